@@ -1,0 +1,68 @@
+"""fedjob: federated learning on Kubernetes.
+
+A training script takes part in a job with four calls::
+
+    import fedjob
+
+    fedjob.init(model.state_dict())
+    while fedjob.is_running():
+        received = fedjob.receive()
+        model.load_state_dict(received.params)
+        ...                                    # train as ever
+        fedjob.send(fedjob.FLModel(params=model.state_dict(), meta={"num_examples": len(data)}))
+
+Importing this package imports nothing heavy.
+"""
+
+__version__ = "0.1.0"
+
+from .client import (
+    Context,
+    Receipt,
+    get_config,
+    get_job_id,
+    get_site_name,
+    get_task_name,
+    init,
+    is_evaluate,
+    is_running,
+    is_submit_model,
+    is_train,
+    log,
+    receive,
+    send,
+    shutdown,
+    skip,
+    system_info,
+)
+from .errors import FedJobError, JobFailed, LocalProtocolError, ReceiveTimeout, ServerLost
+from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType
+
+__all__ = [
+    "AnalyticsDataType",
+    "Context",
+    "FLModel",
+    "FedJobError",
+    "JobFailed",
+    "LocalProtocolError",
+    "MetaKey",
+    "ParamsType",
+    "ReceiveTimeout",
+    "Receipt",
+    "ServerLost",
+    "get_config",
+    "get_job_id",
+    "get_site_name",
+    "get_task_name",
+    "init",
+    "is_evaluate",
+    "is_running",
+    "is_submit_model",
+    "is_train",
+    "log",
+    "receive",
+    "send",
+    "shutdown",
+    "skip",
+    "system_info",
+]

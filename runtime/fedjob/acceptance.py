@@ -1,0 +1,96 @@
+"""Which answers count.  PURE: each check returns a refusal's name and a sentence, or nothing.
+
+A refusal is final for its round: the site is left out of it, and the job goes on if the quorum is still possible.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .codec import difference_between
+from .model import ParamsType, usable_weight
+from .stored import Tree, first_not_finite
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an answer does not count. reason: CamelCase word."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an answer says beside its tensors. base: digest of the model that a DIFF was taken from."""
+
+    num_examples: float = 1.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    params_type: str = ParamsType.FULL
+    base: str = ""
+
+    def to_json(self) -> str:
+        """As it travels; NaN and infinity in JSON's usual extension."""
+        return json.dumps(self.__dict__, default=str)
+
+
+def read_header(text: str) -> Header | Refusal:
+    """The header of an announcement, or why it is none."""
+    try:
+        data = json.loads(text)
+        header = Header(
+            num_examples=float(data["num_examples"]),
+            metrics={str(k): float(v) for k, v in data["metrics"].items()},
+            meta=dict(data["meta"]),
+            params_type=str(data["params_type"]),
+            base=str(data["base"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        return Refusal("Malformed", f"the header of the answer cannot be read: {e!r}")
+    return header
+
+
+def check_header(header: Header, expected_type: str, base: str) -> Refusal | None:
+    """Checks that need no tensors, made before they travel.
+
+    expected_type: the job's FULL or DIFF. base: digest of the model that was sent out.
+    """
+    if not usable_weight(header.num_examples):
+        return Refusal("BadWeight", f"num_examples is {header.num_examples}, allowed: a finite number above 0")
+    if header.params_type != expected_type:
+        return Refusal(
+            "WrongParamsType",
+            f"the update is {header.params_type}, the job exchanges {expected_type} (spec.model.exchange.params)",
+        )
+    if header.params_type == ParamsType.DIFF and header.base != base:
+        return Refusal("StaleBase", f"the difference was taken from model {header.base[:12]}, not from {base[:12]}")
+    return None
+
+
+def check_parts(kind: str, sent: Mapping[str, Tree], got: Mapping[str, Tree]) -> Refusal | None:
+    """Checks of an answer's tensors: those that were asked for, like those that were sent, and finite."""
+    if kind in ("Train", "Offer") and "params" not in got:
+        return Refusal("NoParams", "the answer has no params; send FLModel(params=…), or skip(reason)")
+    for name, tree in sent.items():
+        if name in got and (difference := difference_between(tree.layout, got[name].layout)):
+            return Refusal("WrongShape", f"{name}: {difference}; send what was received, trained")
+    for name, tree in got.items():
+        if bad := first_not_finite(tree):
+            return Refusal("NotFinite", f"{name}: {bad!r} holds NaN or infinity; training has diverged")
+    return None
+
+
+def mean_metrics(weighted: list[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
+    """Weighted mean of each metric over those that sent a finite value of it."""
+    totals: dict[str, tuple[float, float]] = {}
+    for weight, metrics in weighted:
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                total, weights = totals.get(name, (0.0, 0.0))
+                totals[name] = (total + weight * value, weights + weight)
+    return {name: total / weights for name, (total, weights) in totals.items()}

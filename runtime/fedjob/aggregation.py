@@ -1,0 +1,80 @@
+"""All algebra a server needs, over stored trees: `mean` and `combine`.  PURE
+
+Everything is accumulated in float64, in the order of site names, and rounded once when it is written. So the result has the
+same bytes whatever the order of arrival, one client's update comes back unchanged, and N equal updates give that update.
+Integers and bools are not averaged (half a step count means nothing): they are taken from the first site in name order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .codec import FLOATS, Layout, Spec, difference_between
+from .stored import Block, Computed, Tree
+
+if TYPE_CHECKING:
+    from .peers import Answer
+
+
+def examples(answer: Answer) -> float:
+    """Weight an update by the examples it was trained on: n_k."""
+    return answer.num_examples
+
+
+def uniform(_: Answer) -> float:
+    """Weight every update alike."""
+    return 1.0
+
+
+def mean(answers: Iterable[Answer], part: str, *, by: Callable[[Answer], float] = examples) -> Tree:
+    """The weighted mean of one part of some answers: x_1 + Σ p_k (x_k - x_1), p_k = w_k / Σw.
+
+    The form with differences is exact, in every dtype, where all x_k are equal or there is only one.
+    answers: at least one; their parts have one layout. by: an answer's weight, > 0.
+    """
+    ordered = sorted(answers, key=lambda a: a.sender)
+    if not ordered:
+        raise ValueError("mean of no answers")
+    total = sum(by(a) for a in ordered)
+    return weighted_mean([a.parts[part] for a in ordered], [by(a) / total for a in ordered])
+
+
+def agree(answers: Sequence[Answer], part: str) -> bool:
+    """Whether every answer has this part, with the same names, shapes and dtypes: what a mean of it needs."""
+    trees = [a.parts.get(part) for a in answers]
+    first = trees[0].layout if trees and trees[0] else None
+    return first is not None and all(t is not None and not difference_between(first, t.layout) for t in trees)
+
+
+def weighted_mean(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
+    """Σ p_k x_k over trees of one layout; shares p_k sum to 1."""
+
+    def block(spec: Spec, start: int, stop: int) -> Block:
+        first = trees[0].read(spec, start, stop)
+        if spec.dtype not in FLOATS:
+            return first
+        base = first.astype(np.float64)
+        total = base.copy()
+        scratch = np.empty_like(base)
+        for tree, share in zip(trees[1:], shares[1:], strict=True):
+            np.subtract(tree.read(tree.layout.by_name[spec.name], start, stop), base, out=scratch, dtype=np.float64)
+            scratch *= share
+            total += scratch
+        return total
+
+    return Computed(trees[0].layout, block)
+
+
+def combine(function: Callable[..., Block], *trees: Tree, layout: Layout | None = None) -> Tree:
+    """Element-wise `function` of float64 blocks of trees with one set of names; integers come from the first tree."""
+
+    def block(spec: Spec, start: int, stop: int) -> Block:
+        blocks = [t.read(t.layout.by_name[spec.name], start, stop) for t in trees]
+        if spec.dtype not in FLOATS:
+            return blocks[0]
+        return function(*(b.astype(np.float64) for b in blocks))
+
+    return Computed(layout or trees[0].layout, block)

@@ -1,0 +1,320 @@
+"""FederatedJob, fedjob.dev/v1alpha1: the resource that describes one training, on a cluster and on one machine.
+
+These models are the only source of the field reference, of the editors' JSON schema and of the messages about a wrong
+job file. A field is here once it has an effect; one that has none yet is refused, never ignored.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+
+from pydantic import Field, model_validator
+
+from fedjob.api.fields import (
+    MAX_ROUND_SECONDS,
+    MAX_SECONDS,
+    AnnotationValue,
+    Argument,
+    Broken,
+    DnsLabel,
+    EnvName,
+    EnvValue,
+    FileName,
+    FileText,
+    ImageName,
+    JobName,
+    LabelKey,
+    LabelValue,
+    ModelPath,
+    ObjectName,
+    Part,
+    Quantity,
+    ResourceName,
+    refuse,
+    repeated,
+)
+from fedjob.api.workflow import AnyWorkflow, broken_round_rules
+
+API_VERSION: Final = "fedjob.dev/v1alpha1"
+KIND: Final = "FederatedJob"
+MAX_FILES_BYTES = 262_144
+RESERVED_ENV_PREFIX = "FEDJOB_"
+SERVER_NAME = "server"
+
+
+class Metadata(Part):
+    """The name of the job, and what people and tools attach to it."""
+
+    name: JobName = Field(description="Name of the job, unique in its namespace.")
+    namespace: DnsLabel = Field(default="default", description="Kubernetes namespace of the job.")
+    labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, max_length=64, description="Labels of the resource, to select it by."
+    )
+    annotations: dict[LabelKey, AnnotationValue] = Field(
+        default_factory=dict, max_length=64, description="Notes of tools on the resource."
+    )
+
+
+class EnvVar(Part):
+    """An environment variable of the training script."""
+
+    name: EnvName = Field(description="Name of the variable. Names that begin with FEDJOB_ are fedjob's own.")
+    value: EnvValue = Field(description="Value of the variable.")
+
+    @model_validator(mode="after")
+    def _is_not_ours(self) -> "EnvVar":
+        if self.name.startswith(RESERVED_ENV_PREFIX):
+            refuse([Broken(("name",), self.name, f"a name that does not begin with {RESERVED_ENV_PREFIX}")])
+        return self
+
+
+class Resources(Part):
+    """What a container may use, as in a Kubernetes pod."""
+
+    limits: dict[ResourceName, Quantity] = Field(
+        default_factory=dict, max_length=16, description="The most that the container may use."
+    )
+    requests: dict[ResourceName, Quantity] = Field(
+        default_factory=dict, max_length=16, description="What the node must have free. Default: the limits."
+    )
+
+
+def _default_command(given: dict[str, Any]) -> tuple[str, ...]:
+    """What runs when the job names no command: its train.py; empty, and then refused by a rule, if it carries none."""
+    return ("python", "train.py") if "train.py" in given["files"] else ()
+
+
+class Trainer(Part):
+    """What runs at every site."""
+
+    image: ImageName | None = Field(
+        default=None,
+        description="Container image of the training script. Default: the runtime image that the operator was installed with.",
+    )
+    files: dict[FileName, FileText] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="Text files of the script, name to content, at most 262144 bytes in all; they lie in the working "
+        "directory, read-only.",
+    )
+    command: tuple[Argument, ...] = Field(
+        default_factory=_default_command,
+        strict=False,
+        min_length=1,
+        max_length=64,
+        description="The training script and its arguments. Default: python train.py if files holds train.py; required "
+        "otherwise.",
+    )
+    env: tuple[EnvVar, ...] = Field(
+        default=(), strict=False, max_length=64, description="Environment variables of the script."
+    )
+    resources: Resources = Field(default_factory=Resources, description="What the script's container may use.")
+    processes_per_node: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Number of processes of the script at a site, usually one for each GPU. Above 1 the command must begin "
+        "with python or python3 and is started under torchrun.",
+    )
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> "Trainer":
+        refuse(self._broken_rules())
+        return self
+
+    def _broken_rules(self) -> Iterator[Broken]:
+        if not self.command:
+            yield Broken(("command",), None, "a list of 1 to 64 strings, or a file train.py in files")
+        elif self.processes_per_node > 1 and self.command[0] not in ("python", "python3"):
+            allowed = "python or python3, as processesPerNode is above 1 and the command is started under torchrun"
+            yield Broken(("command", 0), self.command[0], allowed)
+        yield from repeated([variable.name for variable in self.env], ("env",), "variable")
+        yield from _broken_file_rules(self.files)
+
+
+def _broken_file_rules(files: dict[str, str]) -> Iterator[Broken]:
+    total = sum(len(text.encode()) for text in files.values())
+    if total > MAX_FILES_BYTES:
+        yield Broken(
+            ("files",), f"{total} bytes", f"at most {MAX_FILES_BYTES} bytes in all; larger code belongs in the image"
+        )
+    for name in files:
+        folders = [name[:end] for end, character in enumerate(name) if character == "/"]
+        if taken := [folder for folder in folders if folder in files]:
+            yield Broken(("files", name), name, f"another folder, as {taken[0]} is a file")
+
+
+class Site(Part):
+    """One site that takes part: an organisation that trains on its own data."""
+
+    name: DnsLabel = Field(description="Name of the site, unique in the job.")
+    required: bool = Field(default=False, description="Whether a round counts only with this site's result.")
+    data: DnsLabel | None = Field(
+        default=None,
+        description="Logical name of the data to train on. The site maps it to a volume, a local run to a path; the script "
+        "finds the path in FEDJOB_DATA.",
+    )
+    env: tuple[EnvVar, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=64,
+        description="Environment variables of the script at this site, over those of the trainer.",
+    )
+    resources: Resources | None = Field(
+        default=None, description="What the script's container may use at this site. Default: as the trainer says."
+    )
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> "Site":
+        refuse(self._broken_rules())
+        return self
+
+    def _broken_rules(self) -> Iterator[Broken]:
+        if self.name == SERVER_NAME:
+            yield Broken(("name",), self.name, f"a name other than {SERVER_NAME}, which is the job's own server")
+        yield from repeated([variable.name for variable in self.env], ("env",), "variable")
+
+
+class InitialModel(Part):
+    """Where the first global model comes from."""
+
+    path: ModelPath | None = Field(
+        default=None, description="A safetensors file. A relative name counts from the folder of the job file."
+    )
+    object: ObjectName | None = Field(
+        default=None,
+        description="A state dict in the trainer's code, or a function without arguments that returns one; evaluated once.",
+    )
+
+    @model_validator(mode="after")
+    def _names_one_source(self) -> "InitialModel":
+        if (self.path is None) == (self.object is None):
+            refuse([Broken(("path",), self.path, "exactly one of path and object")])
+        return self
+
+
+class Exchange(Part):
+    """What travels between a site and the server."""
+
+    params: Literal["Full", "Diff"] = Field(
+        default="Full",
+        description="What a site sends. Full: the parameters after training. Diff: their difference from the model received.",
+    )
+
+
+class ModelSpec(Part):
+    """The model that the sites train together."""
+
+    initial: InitialModel | None = Field(
+        default=None,
+        description="Where the first global model comes from. Default: a site's script offers it, the first "
+        "required site's in the order of names if there is one.",
+    )
+    exchange: Exchange = Field(default_factory=Exchange, description="What travels between a site and the server.")
+
+
+class Storage(Part):
+    """The server's volume."""
+
+    size: Quantity = Field(
+        default="20Gi",
+        description="Size of the volume for the global model, the updates of a round and the checkpoint.",
+    )
+
+
+class Server(Part):
+    """The process that manages the job."""
+
+    resources: Resources = Field(default_factory=Resources, description="What the server's container may use.")
+    storage: Storage = Field(default_factory=Storage, description="The server's volume.")
+
+
+class FailurePolicy(Part):
+    """What happens when processes die or sites fall silent."""
+
+    server_restarts: int = Field(
+        default=5, ge=0, le=1000, description="Times that the server is restarted before the job fails."
+    )
+    site_restarts: int = Field(
+        default=3, ge=0, le=1000, description="Times that the script of one site is restarted before the site is lost."
+    )
+    refill_on_rounds: int = Field(
+        default=1, ge=1, le=100_000, description="Completed rounds after which the restarts are counted from 0 again."
+    )
+    on_quorum_lost: Literal["Wait", "Fail"] = Field(
+        default="Fail",
+        description="What happens when a round cannot reach its quorum. Fail: the job fails. Wait: missing sites are waited "
+        "for, quorumTimeoutSeconds longer than the round's deadline.",
+    )
+    quorum_timeout_seconds: int = Field(
+        default=1800,
+        ge=0,
+        le=MAX_ROUND_SECONDS,
+        description="Seconds past the round's deadline during which missing sites are waited for, if onQuorumLost is Wait.",
+    )
+    site_lost_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=MAX_ROUND_SECONDS,
+        description="Seconds without a live process after which a site is left out of the round.",
+    )
+    server_lost_seconds: int = Field(
+        default=600, ge=1, le=MAX_ROUND_SECONDS, description="Seconds that a client waits for a server that is gone."
+    )
+
+
+class JobSpec(Part):
+    """What the user asks for."""
+
+    workflow: AnyWorkflow = Field(description="Which algorithm runs, and when a round counts.")
+    trainer: Trainer = Field(description="What runs at every site.")
+    sites: tuple[Site, ...] = Field(
+        strict=False, min_length=1, max_length=256, description="The sites that take part, each name once."
+    )
+    model: ModelSpec = Field(default_factory=ModelSpec, description="The model that the sites train together.")
+    server: Server = Field(default_factory=Server, description="The process that manages the job.")
+    failure_policy: FailurePolicy = Field(
+        default_factory=FailurePolicy, description="What happens when processes die or sites fall silent."
+    )
+    start_deadline_seconds: int = Field(
+        default=1800,
+        ge=1,
+        le=MAX_SECONDS,
+        description="Seconds within which the job must be running; it fails otherwise.",
+    )
+    active_deadline_seconds: int = Field(
+        default=86_400, ge=1, le=MAX_SECONDS, description="Seconds that the job may run; it fails past them."
+    )
+
+    @property
+    def required_sites(self) -> tuple[str, ...]:
+        """Names of the sites without whose result a round does not count, in the order of the list."""
+        return tuple(site.name for site in self.sites if site.required)
+
+    @property
+    def effective_quorum(self) -> int:
+        """Fewest results that complete a round: the quorum given, or the number of required sites, at least 1."""
+        return self.workflow.quorum or max(1, len(self.required_sites))
+
+    @property
+    def clients_asked(self) -> int:
+        """Number of sites that each round asks."""
+        return self.workflow.clients_per_round or len(self.sites)
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> "JobSpec":
+        refuse(self._broken_rules())
+        return self
+
+    def _broken_rules(self) -> Iterator[Broken]:
+        yield from repeated([site.name for site in self.sites], ("sites",), "site")
+        for rule in broken_round_rules(self.workflow, len(self.sites), len(self.required_sites)):
+            yield Broken(("workflow", *rule.path), rule.given, rule.allowed)
+
+
+class FederatedJob(Part):
+    """One federated training."""
+
+    api_version: Literal["fedjob.dev/v1alpha1"] = Field(description="Version of this format.")
+    kind: Literal["FederatedJob"] = Field(description="Kind of the resource.")
+    metadata: Metadata = Field(description="Name of the job.")
+    spec: JobSpec = Field(description="What the job does.")

@@ -1,0 +1,378 @@
+"""A run while it runs: a live view in a terminal, plain lines everywhere else; and the table at its end.
+
+Everything here is a function from one or two `Status` values to text. Only `watch` knows of time and terminals.
+Colours go through rich, which honours NO_COLOR; no fact is told by colour alone.
+"""
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fedjob.outcome import read_outcome
+from fedjob.quantities import bytes_text, count_text, metric_text, plural, rate_text, seconds_text
+from fedjob.records import SiteState, SiteStatus, Status
+
+Latest = Callable[[], Status | None]
+
+_REFRESH_SECONDS = 0.2  # the server writes its status at most this often
+_RATE_WINDOW_SECONDS = 5.0  # long enough to be calm, short enough to show a stall
+_SILENT_SECONDS = 5.0  # without news for this long, the view says so
+_SITES_IN_FULL = 16  # more than these are summed up, whatever the terminal's height
+_METRICS_IN_HEAD = 4
+_NAMES_IN_LINE = 4
+_NOTES = 4
+
+_JOB_STYLE: Mapping[str, str] = {
+    "Starting": "cyan",
+    "Running": "cyan",
+    "Complete": "green",
+    "Failed": "bold red",
+    "Interrupted": "yellow",
+}
+_SITE_STYLE: Mapping[str, str] = {
+    "Absent": "dim",
+    "Waiting": "dim",
+    "Downloading": "cyan",
+    "Training": "blue",
+    "Uploading": "magenta",
+    "Answered": "green",
+    "Declined": "yellow",
+    "Refused": "red",
+    "Lost": "bold red",
+    "Left": "dim",
+}
+_ORDER: tuple[SiteState, ...] = (
+    "Lost", "Refused", "Declined", "Absent", "Downloading", "Training", "Uploading", "Answered", "Waiting", "Left",
+)  # fmt: skip
+
+
+@contextmanager
+def showing(latest: Latest, console: Console | None = None) -> Iterator[None]:
+    """Show a run while the body of the `with` drives it, and show its last status at the end."""
+    stop = threading.Event()
+    thread = threading.Thread(target=watch, args=(latest, stop, console or Console()), name="live-view", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def watch(latest: Latest, stop: threading.Event, console: Console) -> Status | None:
+    """Show what `latest` returns until the job has ended or `stop` is set; the status shown last is returned.
+
+    latest: the newest status, or None while there is none; called about five times a second.
+    """
+    return (_watch_terminal if console.is_terminal else _watch_plain)(latest, stop, console)
+
+
+def _watch_plain(latest: Latest, stop: threading.Event, console: Console) -> Status | None:
+    shown: Status | None = None
+    stopped = False
+    while True:
+        current = latest()
+        if current is not None:
+            for line in lines(shown, current):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+            shown = current
+        if stopped or (shown is not None and shown.ended):
+            return shown
+        stopped = stop.wait(_REFRESH_SECONDS)  # once more after the stop: the last status comes late
+
+
+def _watch_terminal(latest: Latest, stop: threading.Event, console: Console) -> Status | None:
+    recent: deque[Status] = deque()
+    stopped = False
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as view:
+        while True:
+            current = latest()
+            if current is not None and (not recent or current.updated_at != recent[-1].updated_at):
+                recent.append(current)
+            while recent and recent[-1].updated_at - recent[0].updated_at > _RATE_WINDOW_SECONDS:
+                recent.popleft()
+            view.update(render(recent, now=time.time(), height=console.height), refresh=True)
+            if stopped or (recent and recent[-1].ended):
+                return recent[-1] if recent else None
+            stopped = stop.wait(_REFRESH_SECONDS)
+
+
+# ---------------------------------------------------------------- plain lines
+
+
+def lines(previous: Status | None, current: Status) -> list[str]:
+    """What happened between two statuses, one line each: the job, its sites, and the rounds that were completed."""
+    return [*_job_began(previous, current), *_site_lines(previous, current), *_round_lines(previous, current),
+            *_job_ended(previous, current)]  # fmt: skip
+
+
+def _job_began(previous: Status | None, current: Status) -> list[str]:
+    if current.ended or (previous is not None and previous.state == current.state):
+        return []
+    facts = [f"job {current.job.name} {current.state.lower()}"]
+    if previous is None:
+        facts += [plural(current.progress.total_rounds, "round"), plural(len(current.sites), "site")]
+        if current.job.attempt > 1:
+            facts.append(f"attempt {current.job.attempt}")
+    return ["  ".join([*facts, *_why(current)])]
+
+
+def _job_ended(previous: Status | None, current: Status) -> list[str]:
+    if not current.ended or (previous is not None and previous.state == current.state):
+        return []
+    return ["  ".join([f"job {current.job.name} {current.state.lower()}", *_why(current)])]
+
+
+def _why(status: Status) -> list[str]:
+    return [": ".join(part for part in (status.reason, status.message) if part)] if status.reason else []
+
+
+def _round_lines(previous: Status | None, current: Status) -> list[str]:
+    before = previous.progress.completed_rounds if previous else 0
+    progress = current.progress
+    if progress.completed_rounds <= before:
+        return []
+    first = before + 1
+    # Rounds shorter than the status is refreshed come several at once, and a view may join a run under way.
+    several = first < progress.completed_rounds and previous is not None
+    number = f"rounds {first}-{progress.completed_rounds}" if several else f"round {progress.completed_rounds}"
+    facts = [f"{number}/{progress.total_rounds}"]
+    facts += [f"{name} {metric_text(value)}" for name, value in _first(current.metrics)]
+    facts.append(f"sites {_present(current)}/{len(current.sites)}")
+    facts.append(seconds_text(progress.last_round_seconds))
+    if progress.eta_seconds is not None and progress.completed_rounds < progress.total_rounds:
+        facts.append(f"eta {seconds_text(progress.eta_seconds)}")
+    return ["  ".join(facts)]
+
+
+def _site_lines(previous: Status | None, current: Status) -> list[str]:
+    """Changes of sites, those that happened to many at once in one line."""
+    before = {site.name: site for site in previous.sites} if previous else {}
+    changes: dict[str, list[str]] = {}
+    for site in current.sites:
+        for change in _changes(before.get(site.name, SiteStatus(site.name)), site, current.ended):
+            changes.setdefault(change, []).append(site.name)
+    return [
+        f"site {names[0]} {change}" if len(names) == 1 else f"{len(names)} sites {change}: {_some(names)}"
+        for change, names in changes.items()
+    ]
+
+
+def _changes(before: SiteStatus, now: SiteStatus, ended: bool) -> Iterator[str]:
+    note = f": {now.message}" if now.message else ""
+    if now.restarts > before.restarts:
+        yield f"restarted ({now.restarts}){note}"
+    if now.state == before.state:
+        return
+    if now.state in ("Lost", "Refused", "Declined") or (now.state == "Left" and not ended):
+        yield f"{now.state.lower()}{note}"
+    elif before.state == "Absent" and now.state != "Left":
+        yield "connected"
+    elif before.state == "Lost" and now.state not in ("Absent", "Left"):
+        yield "back"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_IN_LINE
+    return ", ".join(names[:_NAMES_IN_LINE]) + (f" and {more} more" if more > 0 else "")
+
+
+def _present(status: Status) -> int:
+    gone = {"Absent", "Lost"} if status.ended else {"Absent", "Lost", "Left"}  # at the end, every site leaves
+    return sum(site.state not in gone for site in status.sites)
+
+
+def _first(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+    return list(metrics.items())[:_METRICS_IN_HEAD]
+
+
+# ---------------------------------------------------------------- the view in a terminal
+
+
+def render(recent: Sequence[Status], *, now: float, height: int = 40) -> RenderableType:
+    """The view of the newest of `recent`, whose oldest gives the transfer rates.
+
+    now: seconds since the epoch. height: of the terminal, in lines; sites that do not fit are summed up.
+    """
+    if not recent:
+        return Text("Waiting for the server to start …", style="dim")
+    status = recent[-1]
+    parts: list[RenderableType] = [_headline(status, now), _round_bar(status), _facts(recent)]
+    if status.sites:
+        in_full = len(status.sites) <= min(_SITES_IN_FULL, max(height - 5 - _NOTES, 1))
+        parts += [Text(""), *([_site_table(status.sites)] if in_full else _summary(status, height))]
+        if notes := _notes(status.sites)[:_NOTES]:
+            parts += [Text(""), *notes]
+    return Group(*parts)
+
+
+def _headline(status: Status, now: float) -> RenderableType:
+    line = Text.assemble((status.job.name, "bold"), "  ", (status.state, _JOB_STYLE.get(status.state, "")))
+    if status.job.attempt > 1:
+        line.append(f"  attempt {status.job.attempt}", style="yellow")
+    silent = now - status.updated_at
+    if not status.ended and silent > _SILENT_SECONDS:
+        line.append(f"  no news from the server for {seconds_text(silent)}", style="yellow")
+    for why in _why(status):
+        line.append(f"\n{why}", style=_JOB_STYLE.get(status.state, ""))
+    return line
+
+
+def _round_bar(status: Status) -> RenderableType:
+    progress = status.progress
+    answered = sum(site.state == "Answered" for site in status.sites)
+    # Within a round, the bar moves with the answers: they are facts, unlike a guess from the last round's time.
+    within = answered / len(status.sites) if status.state == "Running" and status.sites else 0.0
+    done = min(progress.completed_rounds + within, progress.total_rounds)
+    row = Table.grid(padding=(0, 2), expand=True)
+    row.add_column(no_wrap=True)
+    row.add_column(ratio=1)
+    row.add_column(no_wrap=True)
+    style = "green" if status.state == "Complete" else "cyan"
+    bar = ProgressBar(total=max(progress.total_rounds, 1), completed=done, complete_style=style, finished_style="green")
+    row.add_row(f"round {progress.completed_rounds}/{progress.total_rounds}", bar, _timing(status))
+    return row
+
+
+def _timing(status: Status) -> str:
+    progress = status.progress
+    if status.ended:
+        return f"last round {seconds_text(progress.last_round_seconds)}" if progress.completed_rounds else ""
+    this_round = f"this round {seconds_text(progress.round_elapsed_seconds)}"
+    if progress.eta_seconds is None:
+        return this_round
+    return f"{this_round}  eta {seconds_text(progress.eta_seconds)}"
+
+
+def _facts(recent: Sequence[Status]) -> RenderableType:
+    oldest, status = recent[0], recent[-1]
+    line = Text()
+    for name, value in _first(status.metrics):
+        line.append(f"{name} ", style="dim").append(metric_text(value), style="bold").append("  ")
+    elapsed = status.updated_at - oldest.updated_at
+    for name, count, before in (
+        ("in", status.bytes.in_, oldest.bytes.in_),
+        ("out", status.bytes.out, oldest.bytes.out),
+    ):
+        line.append(f"{name} ", style="dim").append(bytes_text(count))
+        if elapsed > 0 and not status.ended:
+            line.append(f" ({rate_text(max(count - before, 0) / elapsed)})", style="dim")
+        line.append("  ")
+    line.rstrip()
+    return line
+
+
+def _site_table(sites: Sequence[SiteStatus]) -> Table:
+    """One row per site; columns that no site has anything for are left out."""
+    metric = next((name for site in sites for name in site.metrics), None)
+    restarts = any(site.restarts for site in sites)
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+    table.add_column("site", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("state", no_wrap=True, min_width=11)
+    table.add_column("transfer", no_wrap=True, min_width=14)
+    table.add_column("examples", justify="right", no_wrap=True)
+    if metric is not None:
+        table.add_column(Text(metric), justify="right", no_wrap=True, overflow="ellipsis", max_width=12)
+    if restarts:
+        table.add_column("restarts", justify="right", no_wrap=True)
+    for site in sites:
+        cells: list[RenderableType] = [Text(site.name), _state(site), _transfer(site)]
+        cells.append(count_text(site.examples) if site.examples else "")
+        if metric is not None:
+            cells.append(metric_text(site.metrics[metric]) if metric in site.metrics else "")
+        if restarts:
+            cells.append(Text(str(site.restarts), style="yellow") if site.restarts else "")
+        table.add_row(*cells)
+    return table
+
+
+def _notes(sites: Sequence[SiteStatus]) -> list[RenderableType]:
+    """The sites' messages, below their table: beside it, 80 columns would leave them eight characters."""
+    said = [site for site in sites if site.message]
+    return [Text.assemble(Text(site.name + " ").append_text(_state(site)), f": {site.message}") for site in said]
+
+
+def _state(site: SiteStatus) -> Text:
+    return Text(site.state.lower(), style=_SITE_STYLE.get(site.state, ""))
+
+
+def _transfer(site: SiteStatus) -> RenderableType:
+    if not site.total_bytes or site.state not in ("Downloading", "Uploading"):
+        return ""
+    row = Table.grid(padding=(0, 1))
+    bar = ProgressBar(total=site.total_bytes, completed=site.done_bytes, width=8,
+                      complete_style=_SITE_STYLE[site.state], finished_style=_SITE_STYLE[site.state])  # fmt: skip
+    row.add_row(bar, f"{100 * site.done_bytes // site.total_bytes:3d} %")
+    return row
+
+
+def _summary(status: Status, height: int) -> list[RenderableType]:
+    """Many sites: how many do what, the sum of their transfers, and by name only those that need a look."""
+    counts = Counter(site.state for site in status.sites)
+    shares = [Text(f"{len(status.sites)} sites")]
+    for state in sorted(counts, key=_urgency):
+        shares.append(Text(f"{counts[state]} {state.lower()}", style=_SITE_STYLE.get(state, "")))
+    parts: list[RenderableType] = [Columns(shares, padding=(0, 3))]
+    moving = [site for site in status.sites if site.state in ("Downloading", "Uploading") and site.total_bytes]
+    if moving:
+        done, total = sum(site.done_bytes for site in moving), sum(site.total_bytes for site in moving)
+        parts.append(
+            Text(f"{bytes_text(done)} of {bytes_text(total)} in {plural(len(moving), 'transfer')}", style="dim")
+        )
+    troubled = [site for site in status.sites if site.state in ("Lost", "Refused", "Declined") or site.restarts]
+    troubled.sort(key=lambda site: _urgency(site.state))
+    room = max(height - 9 - _NOTES, 3)
+    if troubled:
+        parts += [Text(""), _site_table(troubled[:room])]
+    if len(troubled) > room:
+        parts.append(Text(f"and {len(troubled) - room} more", style="dim"))
+    return parts
+
+
+def _urgency(state: SiteState) -> int:
+    return _ORDER.index(state) if state in _ORDER else len(_ORDER)
+
+
+# ---------------------------------------------------------------- the table at the end
+
+
+def final_table(run_folder: Path) -> Table:
+    """What came of a run: a row per site and a last row "global"; a column per metric and per logged value.
+
+    A site's metrics are its scores of the newest global model that it scored; the caption says which model that is.
+    Raises ValueError, naming the file, if a file of the run folder is broken.
+    """
+    outcome = read_outcome(run_folder)
+    metrics, keys = outcome.metric_names, outcome.logged_keys
+    table = Table(title=Text(outcome.status.job.name), title_justify="left", header_style="bold", show_footer=False)
+    table.add_column("site")
+    logged = [f"{key} (logged)" if key in metrics else key for key in keys]
+    for name in ("examples", "rounds", *metrics, *logged):
+        table.add_column(Text(name), justify="right")
+    for site in outcome.sites:
+        cells = [count_text(site.examples), f"{site.contributed}/{len(outcome.rounds)}"]
+        cells += [_cell(site.metrics, name) for name in metrics] + [_cell(site.logged, key) for key in keys]
+        table.add_row(Text(site.name), *cells)
+    table.add_section()
+    examples = count_text(sum(site.examples for site in outcome.sites))
+    cells = [examples, f"{len(outcome.rounds)}/{outcome.total_rounds}"]
+    cells += [_cell(outcome.metrics, name) for name in metrics] + [""] * len(keys)
+    table.add_row("global", *cells, style="bold")
+    if metrics:
+        table.caption = f"Metrics score {outcome.scored_model}."
+        table.caption_justify = "left"
+    return table
+
+
+def _cell(values: Mapping[str, float], name: str) -> str:
+    return metric_text(values[name]) if name in values else ""

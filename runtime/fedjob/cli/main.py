@@ -1,0 +1,189 @@
+"""The `fedjob` command: one function for each subcommand, and nothing that another program could want."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from .. import __version__
+from ..api import FederatedJob, JobFileError, cluster_only, json_schema, load
+from ..errors import FedJobError
+
+EXIT_CODES = """Exit codes: 0 the job is complete, 1 it failed, 2 the job file or an option is wrong, 130 it was interrupted."""
+
+app = typer.Typer(
+    name="fedjob",
+    help=f"Federated learning: one job file, your own training script, real mTLS between all parts.\n\n{EXIT_CODES}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+JobFile = Annotated[Path, typer.Argument(help="The job: YAML, JSON or TOML.", show_default=False)]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
+
+
+@app.command()
+def run(
+    job: JobFile,
+    runs: Runs = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with this job's last run, from where it stopped.")] = False,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="Where the data that `sites[].data` names is. May be repeated."),
+    ] = None,
+) -> None:
+    """Run a job on this machine: a server and one training process for each site, with certificates of their own.
+
+    Everything of the run is kept in runs/NAME-NN: the model, history, logs, and report.html.
+
+    Example: `fedjob run examples/mnist/job.yaml`
+
+    After Ctrl-C or a crash: `fedjob run examples/mnist/job.yaml --resume`
+    """
+    from .. import local
+
+    parsed = _load(job)
+    try:
+        name = parsed.metadata.name
+        folder = local.last_folder(runs, name) if resume else local.next_folder(runs, name)
+        this = local.Run(parsed, folder.resolve(), job.resolve().parent, _data(data or []))
+    except FedJobError as e:
+        _refuse(str(e))
+    if unused := cluster_only(parsed):
+        typer.echo(f"no effect on one machine: {', '.join(unused)}", err=True)
+    raise typer.Exit(_run(this, resume, job))
+
+
+def _run(this: object, resume: bool, job: Path) -> int:
+    from .. import local
+    from .live import showing
+
+    assert isinstance(this, local.Run)
+    signal.signal(signal.SIGTERM, _interrupt)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    folder = Path(os.path.relpath(this.folder))
+    typer.echo(f"{'resuming' if resume else 'running'} {this.job.metadata.name} in {folder}", err=True)
+    try:
+        with showing(this.status):
+            code = local.run_job(this, resume=resume)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; to go on: fedjob run {job} --resume", err=True)
+        code = local.EXIT_INTERRUPTED
+    except FedJobError as e:
+        _refuse(str(e))
+    _conclude(folder, code)
+    return code
+
+
+def _conclude(folder: Path, code: int) -> None:
+    """The table of sites, and where everything is."""
+    from rich.console import Console
+
+    from ..records import STATUS_FILE, read_status
+    from ..report import build
+    from .live import final_table
+
+    page = build(folder)
+    console = Console()
+    if code == 0:
+        console.print(final_table(folder))
+    elif (status := read_status(folder / STATUS_FILE)) and status.state == "Failed":
+        typer.echo(f"failed: {status.reason}: {status.message}", err=True)
+        typer.echo(f"logs:   {folder / 'logs'}", err=True)
+    if code == 0:
+        typer.echo(f"model   {folder / 'model.safetensors'}")
+    typer.echo(f"report  {page if not page.is_absolute() else Path(os.path.relpath(page))}")
+
+
+@app.command()
+def validate(job: JobFile) -> None:
+    """Check a job file, without running anything.
+
+    Prints one line for each problem: file, line, field, what was given, what is allowed. Exit code 2 if there is one.
+
+    Example: `fedjob validate job.yaml`
+    """
+    parsed = _load(job)
+    typer.echo(f"{job}: {parsed.metadata.name}: {len(parsed.spec.sites)} sites, {parsed.spec.workflow.rounds} rounds, valid")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of job files, for editors.
+
+    Example: `fedjob schema > fedjob.schema.json`, then begin job.yaml with the line
+    `# yaml-language-server: $schema=fedjob.schema.json`
+    """
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/mnist-01.", show_default=False)],
+) -> None:
+    """Build a run's report.html again, also while the run goes on.
+
+    Example: `fedjob report runs/mnist-01`
+    """
+    from ..report import build
+
+    if not run_folder.is_dir():
+        _refuse(f"{run_folder}: no such run; a run's folder holds history.jsonl, e.g. runs/mnist-01")
+    typer.echo(build(run_folder))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedjob {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def _load(path: Path) -> FederatedJob:
+    try:
+        return load(path)
+    except JobFileError as e:
+        _refuse(str(e))
+
+
+def _data(pairs: list[str]) -> dict[str, Path]:
+    found = {}
+    for pair in pairs:
+        name, separator, path = pair.partition("=")
+        if not separator or not name or not path:
+            _refuse(f"--data {pair}: got no NAME=PATH, e.g. --data cohort-2024=/srv/cohort")
+        found[name] = Path(path)
+    return found
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    """Entry point of `fedjob` and `kubectl fedjob`."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,352 @@
+"""What a training script calls. The script is the client: its process speaks to the server itself, with no agent between.
+
+In a site of several processes (torchrun) only rank 0 speaks; the others get their copy of the model by broadcast.
+Importing this module is cheap; grpc and numpy are loaded by `init`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .errors import IdentityError, LocalProtocolError
+from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType
+
+if TYPE_CHECKING:
+    from .config import Ranks, SiteConfig
+    from .gang import Gang
+    from .uplink import Uplink
+    from .wire_pb2 import Task
+
+__all__ = [
+    "AnalyticsDataType",
+    "Context",
+    "FLModel",
+    "MetaKey",
+    "ParamsType",
+    "Receipt",
+    "get_config",
+    "get_job_id",
+    "get_site_name",
+    "get_task_name",
+    "init",
+    "is_evaluate",
+    "is_running",
+    "is_submit_model",
+    "is_train",
+    "log",
+    "receive",
+    "send",
+    "shutdown",
+    "skip",
+    "system_info",
+]
+
+_log = logging.getLogger("fedjob")
+_TASK_NAMES = {"Train": "train", "Evaluate": "validate"}  # as scripts written for NVFLARE compare them
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of an answer. reason: "" or the name of a refusal, e.g. PastRound, NotFinite; message: a sentence."""
+
+    accepted: bool
+    reason: str = ""
+    message: str = ""
+
+    def __bool__(self) -> bool:
+        return self.accepted
+
+
+class Context:
+    """Leaving a `with fedjob.init(...)` block ends the session."""
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        _leave(error)
+
+
+@dataclass
+class _Session:
+    config: SiteConfig
+    ranks: Ranks
+    uplink: Uplink | None  # None on all ranks but 0
+    gang: Gang | None  # None in a site of one process
+    offered: Any = None
+    task: Task | None = None
+    model: FLModel | None = None
+    forms: dict[str, Mapping[str, str]] = field(default_factory=dict)  # part -> tensor name -> torch or numpy
+
+
+_session: _Session | None = None
+
+
+def init(model: Mapping[str, Any] | None = None, *, rank: int | str | None = None, config_file: str | None = None) -> Context:
+    """Join the job. Call once, before any other function here.
+
+    model: a state dict offered as the initial model; it is read if the server has none and asks this site, at the latest in
+    the first `is_running` or `receive`. rank: of this process within its site; default: torchrun's RANK, else 0.
+    Raises ConfigError if the script was not started by fedjob, IdentityError if its certificate will not do.
+    """
+    global _session
+    if model is not None and not isinstance(model, Mapping):
+        raise TypeError(f"init(model): a state dict (name -> tensor) is expected, got {type(model).__name__}")
+    if _session is not None:
+        _log.warning("fedjob.init() was called before; the session goes on")
+        return Context()
+    from .config import read_ranks, read_site
+
+    config, ranks = read_site(config_file), read_ranks(rank)
+    gang = None
+    if ranks.world_size > 1:
+        from .gang import Gang
+
+        gang = Gang(ranks)
+    _session = _Session(config, ranks, _connect(config) if ranks.rank == 0 else None, gang, offered=model)
+    _report_exceptions()
+    atexit.register(_leave)
+    return Context()
+
+
+def is_running() -> bool:
+    """Whether there is more to do: waits for the next task; False once the job has ended well.
+
+    Raises JobFailed if it ended otherwise, ServerLost if the server stays away too long.
+    """
+    return _next_task(None) is not None
+
+
+def receive(timeout: float | None = None) -> FLModel | None:
+    """The global model of the task at hand, None once the job has ended. Before `send`, again the same object.
+
+    timeout: seconds to wait for a task, None: until the job ends. Raises ReceiveTimeout, JobFailed, ServerLost.
+    """
+    s = _current()
+    while True:
+        task = _next_task(timeout)
+        if task is None:
+            return None
+        if s.model is None:
+            s.model = _download(s, task)
+        if s.model is not None:
+            return s.model
+
+
+def _download(s: _Session, task: Task) -> FLModel | None:
+    """The model of a task, on every rank; None if its round closed before it was here."""
+    parts: dict[str, Any] | None = {}
+    if s.uplink is not None:
+        from .exchange import download
+
+        parts = download(s.uplink, task, s.forms, s.config)
+    parts = s.gang.share_parts(parts) if s.gang else parts
+    if parts is None:
+        return None
+    total = s.config.workflow["rounds"]
+    return FLModel(
+        params=parts.get("params"),
+        optimizer_params=parts.get("optimizer_params"),
+        current_round=task.key.round,
+        total_rounds=total,
+        meta={"job_id": s.config.uid, "site_name": s.config.site, "current_round": task.key.round, "total_rounds": total},
+    )
+
+
+def send(model: FLModel) -> Receipt:
+    """Answer the task at hand. The model received stays as it is. On ranks other than 0 nothing is sent.
+
+    Returns what became of it: an answer that comes late or is refused does not raise, the next round goes on.
+    Raises LocalProtocolError if nothing was received, TypeError, ValueError, CodecError for what cannot be sent.
+    """
+    s = _current()
+    task = _task_at_hand(s)
+    if s.uplink is None:
+        return _put_aside(s, Receipt(True))
+    if s.uplink.is_over(task.key):
+        return _put_aside(s, Receipt(False, "PastRound", f"round {task.key.round} closed without this answer"))
+    from .exchange import announcement
+
+    announce, parts = announcement(task, model, s.forms, s.config)
+    verdict = s.uplink.submit(announce, parts)
+    return _put_aside(s, Receipt(verdict.accepted, verdict.reason, verdict.message))
+
+
+def skip(reason: str) -> Receipt:
+    """Sit this round out, and say why. The job goes on without this site until the next round."""
+    s = _current()
+    task = _task_at_hand(s)
+    if s.uplink is None:
+        return _put_aside(s, Receipt(True))
+    from .wire_pb2 import Announce
+
+    verdict = s.uplink.submit(Announce(key=task.key, declined=reason or "no reason given"), ())
+    return _put_aside(s, Receipt(verdict.accepted, verdict.reason, verdict.message))
+
+
+def log(
+    key: str,
+    value: float,
+    data_type: AnalyticsDataType | str | None = None,  # noqa: ARG001 - scripts written for NVFLARE pass it
+    *,
+    global_step: int | None = None,
+    step: int | None = None,
+) -> None:
+    """Record a scalar at the server, for the report; never waits, and is lost if the server is away. Rank 0 only."""
+    s = _current()
+    if s.uplink is None:
+        return
+    from .wire_pb2 import Upward, Value
+
+    at = step if step is not None else global_step
+    number = s.task.key.round if s.task is not None else 0
+    s.uplink.tell(Upward(value=Value(key=key, value=float(value), round=number, step=-1 if at is None else at)))
+
+
+def is_train() -> bool:
+    """Whether the task at hand asks for training."""
+    return get_task_name() == "train"
+
+
+def is_evaluate() -> bool:
+    """Whether the task at hand asks for metrics only: answer with `FLModel(metrics=…)`."""
+    return get_task_name() == "validate"
+
+
+def is_submit_model() -> bool:
+    """Whether the task at hand asks for the site's own best model."""
+    return get_task_name() == "submit_model"
+
+
+def get_task_name() -> str:
+    """Name of the task at hand: "train" or "validate"; "" if there is none."""
+    task = _current().task
+    return _TASK_NAMES.get(task.key.kind, task.key.kind) if task is not None else ""
+
+
+def get_job_id() -> str:
+    """Unique id of the job."""
+    return _current().config.uid
+
+
+def get_site_name() -> str:
+    """Name of this site, as in the job file."""
+    return _current().config.site
+
+
+def get_config() -> dict[str, Any]:
+    """The job as this site sees it: job {name, uid}, site, sites (sorted), workflow (as in the job file)."""
+    c = _current().config
+    return {
+        "job": {"name": c.job, "uid": c.uid},
+        "site": c.site,
+        "sites": sorted(c.sites),
+        "workflow": dict(c.workflow),
+    }
+
+
+def system_info() -> dict[str, Any]:
+    """Who and where: job_id, site_name, rank, world_size."""
+    s = _current()
+    return {
+        "job_id": s.config.uid,
+        "site_name": s.config.site,
+        "rank": s.ranks.rank,
+        "world_size": s.ranks.world_size,
+    }
+
+
+def shutdown() -> None:
+    """Leave the job. At the end of a script this happens by itself."""
+    _leave()
+
+
+def _current() -> _Session:
+    if _session is None:
+        raise LocalProtocolError("call fedjob.init() first")
+    return _session
+
+
+def _connect(config: SiteConfig) -> Uplink:
+    from datetime import UTC, datetime
+
+    from . import identity, transport
+    from .uplink import Uplink
+
+    transport.tune_malloc()
+    credentials = identity.read(config.tls)
+    expected = identity.Identity(config.trust_domain, config.uid, config.site)
+    if problems := identity.problems(credentials, datetime.now(UTC), expected):
+        raise IdentityError(" ".join(problems))
+    return Uplink(config.server, config.server_name, credentials, config.attempt, config.server_lost_seconds)
+
+
+def _next_task(timeout: float | None) -> Task | None:
+    """The task at hand, or the next one when it comes; None at the end. Every rank gets the same."""
+    s = _current()
+    task = s.gang.share_task(_ask_server, timeout) if s.gang else _ask_server(timeout)
+    if task is None or s.task is None or task.key != s.task.key:
+        s.task, s.model = task, None
+    return task
+
+
+def _ask_server(timeout: float | None) -> Task | None:
+    s = _current()
+    assert s.uplink is not None
+    while (task := s.uplink.next_task(timeout)) is not None and task.key.kind == "Offer":
+        from .exchange import offer
+
+        announce, parts = offer(task, s.offered, s.forms)
+        s.uplink.submit(announce, parts)
+        s.uplink.done(task.key)
+    return task
+
+
+def _task_at_hand(s: _Session) -> Task:
+    if s.task is None:
+        raise LocalProtocolError("nothing was received since the last send: call fedjob.receive() first")
+    return s.task
+
+
+def _put_aside(s: _Session, receipt: Receipt) -> Receipt:
+    """The task is answered; the model that was received is the script's alone from here on."""
+    if s.uplink is not None and s.task is not None:
+        s.uplink.done(s.task.key)
+    if not receipt.accepted:
+        _log.warning("answer not accepted: %s: %s", receipt.reason, receipt.message)
+    s.task = s.model = None
+    return receipt
+
+
+def _report_exceptions() -> None:
+    """Let the server know why a script dies: a user's error looks different from a lost process."""
+    before: Callable[..., Any] = sys.excepthook
+    process = os.getpid()
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        before(kind, error, trace)
+        if os.getpid() == process:
+            _leave(error)
+
+    sys.excepthook = hook
+
+
+def _leave(error: BaseException | None = None) -> None:
+    global _session
+    s, _session = _session, None
+    if s is None or s.uplink is None:
+        return
+    from .wire_pb2 import Farewell
+
+    if error is not None:
+        farewell = Farewell(reason="ScriptFailed", message=f"{type(error).__name__}: {error}"[:2000])
+    else:
+        farewell = Farewell(reason="ScriptEnded", message="the script ended before the job", final=True)
+    s.uplink.close(farewell)

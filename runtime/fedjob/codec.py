@@ -1,0 +1,424 @@
+"""Trees of tensors as safetensors files, streamed straight from and into the tensors' own memory.  PURE
+
+Theory of operation
+-------------------
+Everything that holds tensors, on the wire and on disk, is one safetensors file::
+
+    8 bytes little-endian N | N bytes JSON header | data
+                              name -> {dtype, shape, data_offsets}
+
+so a finished model is loaded by any safetensors reader, in any language. What safetensors has no word for (nesting, order,
+Python numbers, whether a tensor was torch's or numpy's) is one JSON text under `__metadata__.fedjob`: the *skeleton*, the
+tree with each tensor replaced by its name. A file without a skeleton is a flat dict.
+
+No function here holds more than one copy of anything: `Outflow.read` hands out slices of live tensors, `Inflow.write`
+copies arriving bytes to where they belong.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+import struct
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from .errors import CodecError
+
+if sys.byteorder != "little":  # safetensors is little-endian; no big-endian machine trains models
+    raise ImportError("fedjob runs on little-endian machines only")
+
+Bytes = bytes | bytearray | memoryview
+
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+MAX_HEADER_BYTES = 100 << 20  # the reference reader's own limit
+_DTYPE = {  # torch, numpy and ml_dtypes agree on these names
+   
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64",
+    "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+_CODE_OF = {name: code for code, name in _DTYPE.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One tensor of a file: where it lies and what it is. `start` and `stop` count bytes of the data section."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The header of a file. `specs` in the order of the tree; `skeleton` JSON or "" for a flat dict."""
+
+    specs: tuple[Spec, ...]
+    skeleton: str = ""
+
+    @cached_property
+    def header(self) -> bytes:
+        """Length prefix and header, padded with spaces so that the data starts at a multiple of 8."""
+        entries: dict[str, Any] = {"__metadata__": {"fedjob": self.skeleton}} if self.skeleton else {}
+        for s in self.specs:
+            entries[s.name] = {"dtype": s.dtype, "shape": list(s.shape), "data_offsets": [s.start, s.stop]}
+        text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        return struct.pack("<Q", len(text)) + text
+
+    @property
+    def data_start(self) -> int:
+        """Bytes before the first tensor."""
+        return len(self.header)
+
+    @cached_property
+    def data_order(self) -> tuple[Spec, ...]:
+        """The specs as their bytes follow each other."""
+        return tuple(sorted(self.specs, key=lambda s: (s.start, s.stop)))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.data_start + max((s.stop for s in self.specs), default=0)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Spec]:
+        """name -> spec."""
+        return {s.name: s for s in self.specs}
+
+
+def header_length(prefix: Bytes) -> int:
+    """Bytes of prefix and header together, from a file's first 8 bytes. Raises CodecError if absurd."""
+    (n,) = struct.unpack_from("<Q", prefix)
+    if not 2 <= n <= MAX_HEADER_BYTES:
+        raise CodecError(f"not a tensor file: header of {n} bytes, allowed: 2 to {MAX_HEADER_BYTES}")
+    return 8 + int(n)
+
+
+def parse(header: Bytes) -> Layout:
+    """The layout behind prefix and header. Raises CodecError for anything but a well-formed safetensors header."""
+    try:
+        entries = json.loads(bytes(header[8:]))
+    except (ValueError, RecursionError) as e:
+        raise CodecError(f"not a tensor file: header is not JSON ({e})") from None
+    if not isinstance(entries, dict):
+        raise CodecError("not a tensor file: header is not a JSON object")
+    metadata = entries.pop("__metadata__", None)
+    skeleton = metadata.get("fedjob", "") if isinstance(metadata, dict) else ""
+    if not isinstance(skeleton, str):
+        raise CodecError("not a tensor file: __metadata__.fedjob is not a string")
+    layout = Layout(tuple(_spec(name, entry) for name, entry in entries.items()), skeleton)
+    end = 0
+    for s in layout.data_order:
+        if s.start != end:
+            raise CodecError(f"tensor {s.name!r} starts at byte {s.start}, expected {end}")
+        end = s.stop
+    # What arrived is what is kept: a header written by another tool may be spaced differently from ours.
+    layout.__dict__["header"] = bytes(header)
+    return layout
+
+
+def _spec(name: str, entry: Any) -> Spec:
+    try:
+        dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        whole = all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in (*shape, start, stop))
+    except (KeyError, TypeError, ValueError):
+        raise CodecError(f"tensor {name!r}: entry has no dtype, shape and data_offsets") from None
+    if dtype not in ITEM_BYTES:
+        raise CodecError(f"tensor {name!r}: dtype {dtype!r} is not known; allowed: {', '.join(ITEM_BYTES)}")
+    if not whole or len(shape) > 64 or stop - start != math.prod(shape) * ITEM_BYTES[dtype]:
+        raise CodecError(f"tensor {name!r}: shape {list(shape)} of {dtype} does not fill bytes {start} to {stop}")
+    return Spec(name, dtype, shape, start, stop)
+
+
+def difference_between(expected: Layout, got: Layout) -> str:
+    """The first difference in names, shapes or dtypes, as a phrase; "" if there is none."""
+    missing = [s.name for s in expected.specs if s.name not in got.by_name]
+    extra = [s.name for s in got.specs if s.name not in expected.by_name]
+    if missing or extra:
+        found = len(expected.specs) - len(missing)
+        first = f"first missing: {missing[0]!r}" if missing else f"not expected: {extra[0]!r}"
+        return f"{found} of {len(expected.specs)} tensors, {len(extra)} others; {first}"
+    for s in expected.specs:
+        other = got.by_name[s.name]
+        if (s.dtype, s.shape) != (other.dtype, other.shape):
+            return f"{s.name!r} is {other.dtype} {list(other.shape)}, expected {s.dtype} {list(s.shape)}"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------- a tree, taken apart
+
+
+@dataclass(frozen=True)
+class Outflow:
+    """A tree ready to be sent: its layout, and each tensor's live memory in the order of the data."""
+
+    layout: Layout
+    sources: tuple[tuple[Spec, Callable[[int, int], Bytes]], ...]
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the file, as `bytes`; crosses tensor borders."""
+        head = self.layout.data_start
+        pieces: list[Bytes] = [self.layout.header[start:stop]] if start < head else []
+        a, b = max(start - head, 0), stop - head
+        i = bisect.bisect_right(self._starts, a) - 1
+        while 0 <= i < len(self.sources) and a < b:
+            spec, source = self.sources[i]
+            upto = min(b, spec.stop)
+            if a < upto:
+                pieces.append(source(a - spec.start, upto - spec.start))
+                a = upto
+            i += 1
+        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [spec.start for spec, _ in self.sources]
+
+    def chunks(self, offset: int, size: int) -> Iterator[tuple[int, bytes]]:
+        """(offset, bytes) from `offset` to the end, `size` bytes each but the last."""
+        for start in range(offset, self.layout.size, size):
+            yield start, self.read(start, min(start + size, self.layout.size))
+
+
+def flatten(tree: Any) -> Outflow:
+    """Take a tree of tensors apart without copying a tensor.
+
+    Raises CodecError naming the first value that cannot travel.
+    """
+    leaves: dict[str, tuple[str, tuple[int, ...], Callable[[int, int], Bytes]]] = {}
+    skeleton = _take_apart(tree, (), leaves)
+    # Widest items first: every tensor then starts at a multiple of its item size, whatever came before it.
+    order = sorted(leaves, key=lambda name: -ITEM_BYTES[leaves[name][0]])
+    specs, at = {}, 0
+    for name in order:
+        dtype, shape, _ = leaves[name]
+        size = math.prod(shape) * ITEM_BYTES[dtype]
+        specs[name] = Spec(name, dtype, shape, at, at + size)
+        at += size
+    layout = Layout(tuple(specs[name] for name in leaves), json.dumps(skeleton, separators=(",", ":")))
+    return Outflow(layout, tuple((specs[name], leaves[name][2]) for name in order))
+
+
+def _take_apart(node: Any, path: tuple[str, ...], leaves: dict[str, Any]) -> Any:
+    """The skeleton of `node`; its tensors go into `leaves`. Keys may be str or int (optimizers number their state)."""
+    if isinstance(node, Mapping):
+        for key in node:
+            if not isinstance(key, str | int) or isinstance(key, bool):
+                raise CodecError(f"{_at(path)}: key {key!r} is a {type(key).__name__}, allowed: str or int")
+        return {"d": [[k, _take_apart(v, (*path, str(k)), leaves)] for k, v in node.items()]}
+    if isinstance(node, list | tuple):
+        kind = "l" if isinstance(node, list) else "t"
+        return {kind: [_take_apart(v, (*path, str(i)), leaves) for i, v in enumerate(node)]}
+    if node is None or isinstance(node, str | bool):
+        return {"v": node}
+    name = "/".join(path) or "value"
+    if name in leaves or name == "__metadata__":
+        raise CodecError(f"{_at(path)}: the name {name!r} is taken; rename one of the two")
+    dtype, shape, form, source = _leaf(node, path)
+    leaves[name] = (dtype, shape, source)
+    return {"x": name, "f": form}
+
+
+def _leaf(value: Any, path: tuple[str, ...]) -> tuple[str, tuple[int, ...], str, Callable[[int, int], Bytes]]:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return _torch_leaf(torch, value, path)
+    form = "numpy"
+    if isinstance(value, int):
+        form = "int"
+    elif isinstance(value, float) and not isinstance(value, np.generic):
+        form = "float"
+    elif isinstance(value, np.generic):
+        form = "scalar"
+    elif not isinstance(value, np.ndarray):
+        raise CodecError(f"{_at(path)}: a {type(value).__name__} cannot travel; send tensors, arrays, numbers, strings")
+    try:
+        array = np.asarray(value, dtype=np.int64 if form == "int" else None)
+    except OverflowError:
+        raise CodecError(f"{_at(path)}: the number {value} does not fit in 64 bits") from None
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    code = _CODE_OF.get(array.dtype.name)
+    if code is None:
+        raise CodecError(f"{_at(path)}: dtype {array.dtype} cannot travel; allowed: {', '.join(_CODE_OF)}")
+
+    @cache  # a non-contiguous array is copied once, when its turn comes; any other is a view
+    def flat() -> Any:
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+    def source(start: int, stop: int) -> Bytes:
+        return flat()[start:stop].data  # type: ignore[no-any-return]
+
+    return code, array.shape, form, source
+
+
+def _torch_leaf(
+    torch: Any, tensor: Any, path: tuple[str, ...]
+) -> tuple[str, tuple[int, ...], str, Callable[[int, int], Bytes]]:
+    code = _CODE_OF.get(str(tensor.dtype).removeprefix("torch."))
+    if code is None or tensor.layout != torch.strided or tensor.device.type == "meta":
+        raise CodecError(
+            f"{_at(path)}: a {tensor.layout} tensor of {tensor.dtype} on {tensor.device} cannot travel; "
+            f"send dense tensors of {', '.join(_CODE_OF)}"
+        )
+    live = tensor.detach()
+
+    @cache
+    def flat() -> Any:
+        return live.contiguous().reshape(-1).view(torch.uint8)
+
+    def source(start: int, stop: int) -> Bytes:
+        # A GPU's tensor crosses to the host one chunk at a time; a CPU tensor is read where it lies.
+        return flat()[start:stop].cpu().numpy().data  # type: ignore[no-any-return]
+
+    return code, tuple(tensor.shape), "torch", source
+
+
+def _at(path: Sequence[str]) -> str:
+    return "/".join(path) or "the value itself"
+
+
+# ---------------------------------------------------------------------------------------------- a tree, put together
+
+
+class Inflow:
+    """A tree being received: bytes in order in, tensors filled in place.
+
+    forms: tensor name -> "torch" | "numpy", where this process wants another form than the sender's.
+    `write` may be called with pieces of any size; `position` is the resume point; `tree()` once `complete`.
+    """
+
+    def __init__(self, forms: Mapping[str, str] | None = None) -> None:
+        self.position = 0
+        self.layout: Layout | None = None
+        self._forms = forms or {}
+        self._head = bytearray()
+        self._tensors: dict[str, Any] = {}
+        self._targets: list[tuple[int, int, memoryview]] = []
+        self._next = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last byte has come."""
+        return self.layout is not None and self.position == self.layout.size
+
+    def write(self, data: Bytes) -> None:
+        """Take the next bytes of the file. Raises CodecError for a malformed header or bytes past the end."""
+        rest = memoryview(data)
+        self.position += len(rest)
+        if self.layout is None:
+            self._head += rest
+            if len(self._head) < 8 or len(self._head) < header_length(self._head):
+                return
+            cut = header_length(self._head)
+            rest = memoryview(bytes(self._head[cut:]))
+            self._begin(parse(memoryview(self._head)[:cut]))
+            self._head = bytearray()
+        assert self.layout is not None
+        if self.position > self.layout.size:
+            raise CodecError(f"{self.position - self.layout.size} bytes past the end of a file of {self.layout.size}")
+        at = self.position - len(rest) - self.layout.data_start
+        while rest:
+            start, stop, target = self._targets[self._next]
+            n = min(len(rest), stop - at)
+            target[at - start : at - start + n] = rest[:n]
+            rest, at = rest[n:], at + n
+            if at == stop:
+                self._next += 1
+
+    def _begin(self, layout: Layout) -> None:
+        self.layout = layout
+        forms = dict(_forms_of(json.loads(layout.skeleton))) if layout.skeleton else {}
+        for spec in layout.data_order:
+            tensor, target = _allocate(spec, self._forms.get(spec.name) or forms.get(spec.name) or _native_form())
+            self._tensors[spec.name] = tensor
+            if spec.stop > spec.start:
+                self._targets.append((spec.start, spec.stop, target))
+
+    def tree(self) -> Any:
+        """The tree as it was sent. Raises CodecError before the last byte has come."""
+        if self.layout is None or not self.complete:
+            raise CodecError(f"the file is not complete: {self.position} bytes so far")
+        if not self.layout.skeleton:
+            return dict(self._tensors)
+        return _put_together(json.loads(self.layout.skeleton), self._tensors)
+
+
+def forms(layout: Layout) -> dict[str, str]:
+    """Tensor name -> form ("torch", "numpy", …) as the sender had it."""
+    return dict(_forms_of(json.loads(layout.skeleton))) if layout.skeleton else {}
+
+
+def _forms_of(node: Any) -> Iterator[tuple[str, str]]:
+    if "x" in node:
+        yield node["x"], node["f"]
+    for child in node.get("l", node.get("t", ())):
+        yield from _forms_of(child)
+    for _, child in node.get("d", ()):
+        yield from _forms_of(child)
+
+
+def _native_form() -> str:
+    return "torch" if "torch" in sys.modules else "numpy"
+
+
+def _allocate(spec: Spec, form: str) -> tuple[Any, memoryview]:
+    if form == "torch" and "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        tensor = torch.empty(spec.shape, dtype=getattr(torch, _DTYPE[spec.dtype]))
+        return tensor, tensor.reshape(-1).view(torch.uint8).numpy().data
+    array: Any = np.empty(spec.shape, numpy_dtype(spec.dtype))
+    target = array.reshape(-1).view(np.uint8).data
+    return (_Numeric(array, form) if form in ("int", "float", "scalar") else array), target
+
+
+@dataclass(frozen=True)
+class _Numeric:
+    """A Python or numpy number, while its bytes are still arriving in a 0-dimensional array."""
+
+    array: Any
+    form: str
+
+    def value(self) -> Any:
+        return self.array[()] if self.form == "scalar" else self.array.item()
+
+
+def _put_together(node: Any, tensors: Mapping[str, Any]) -> Any:
+    if "d" in node:
+        return {key: _put_together(child, tensors) for key, child in node["d"]}
+    if "l" in node:
+        return [_put_together(child, tensors) for child in node["l"]]
+    if "t" in node:
+        return tuple(_put_together(child, tensors) for child in node["t"])
+    if "x" in node:
+        leaf = tensors[node["x"]]
+        return leaf.value() if isinstance(leaf, _Numeric) else leaf
+    return node["v"]
+
+
+def numpy_dtype(code: str) -> np.dtype[Any]:
+    """numpy's dtype of a safetensors dtype code; ml_dtypes supplies bfloat16 and float8."""
+    if code in ("BF16", "F8_E4M3", "F8_E5M2"):
+        import ml_dtypes  # imported only where such tensors are: 30 ms
+
+        special: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _DTYPE[code]))
+        return special
+    return np.dtype(_DTYPE[code])

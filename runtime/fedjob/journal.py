@@ -1,0 +1,79 @@
+"""The journal of one round: what was asked, answered, refused and closed, each on disk before its effect.
+
+A round is replayed, not restored: after a kill the workflow runs again from its last state, asks the same questions, and
+finds here the answers that had come. Nobody trains twice. Running time is journalled too, so a deadline survives a restart
+without a look at the wall clock.
+
+One JSON object a line, each behind its CRC-32. A torn last line is what a killed process leaves behind, and is dropped; a
+bad line before good ones is damage, and an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+from .errors import StateError
+from .stored import sync_folder
+
+VERSION = 1
+_FILE = "journal.jsonl"
+
+
+class Journal:
+    """The journal in a round's folder, made if it is not there; `records` holds what it says, in order.
+
+    Raises StateError if it is damaged or of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        path = folder / _FILE
+        self.records, good = _read(path)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.ftruncate(self._fd, good)
+        os.lseek(self._fd, good, os.SEEK_SET)
+        self._before = max((r["at"] for r in self.records), default=0.0)
+        self._since = time.monotonic()
+        if not self.records:
+            self.append("opened", version=VERSION)
+            sync_folder(folder)
+        elif self.records[0].get("version") != VERSION:
+            raise StateError(f"{path}: version {self.records[0].get('version')}, this program reads {VERSION}")
+
+    def elapsed_seconds(self) -> float:
+        """Running time of this round, over all processes that have run it."""
+        return self._before + time.monotonic() - self._since
+
+    def append(self, event: str, **facts: Any) -> None:
+        """Write one record, and return when it is on disk. Raises OSError when the disk refuses."""
+        record = {"event": event, "at": round(self.elapsed_seconds(), 3), **facts}
+        text = json.dumps(record, separators=(",", ":"))
+        os.write(self._fd, f"{zlib.crc32(text.encode()):08x} {text}\n".encode())
+        os.fdatasync(self._fd)
+        self.records.append(record)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The good records and how many bytes they take."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    records: list[dict[str, Any]] = []
+    good = 0
+    for i, line in enumerate(lines):
+        check, _, text = line.partition(b" ")
+        if not line or check != f"{zlib.crc32(text):08x}".encode() or i == len(lines) - 1:
+            if any(lines[i + 1 :]):
+                raise StateError(f"{path}: line {i + 1} is damaged")
+            break
+        records.append(json.loads(text))
+        good += len(line) + 1
+    return records, good

@@ -1,0 +1,426 @@
+"""A job as local processes: one server, one training script for each site, real certificates, restarts as in a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from . import config as configuration
+from . import identity
+from .api import FederatedJob, Site, to_yaml
+from .errors import ConfigError
+from .model import ParamsType
+from .records import METRICS_FILE, STATUS_FILE, Status, read_status, write_status
+from .restarts import Budget, delay_seconds, spend
+from .stored import write_whole
+from .tls import SERVER_ENVIRONMENT
+
+SERVER = "server"
+EXIT_INTERRUPTED = 130
+_ADDRESS = "127.0.0.1"
+_SERVER_FINAL = {0, 1, 2, 143}  # exit codes of a server that is not started again
+_GRACE_SECONDS = 10.0
+_FORMAT = 1
+# glibc maps and unmaps every chunk by default, at three times the CPU of the transfer itself.
+_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+
+log = logging.getLogger("fedjob.local")
+
+
+@dataclass
+class Process:
+    """One process of the job. command, directory and environment start it; `started` is None while it does not run."""
+
+    name: str
+    command: list[str]
+    directory: Path
+    environment: Mapping[str, str]
+    budget: Budget
+    started: subprocess.Popen[bytes] | None = None
+    restarts: int = 0
+    due: float | None = None  # monotonic time of the next start
+    given_up: str = ""
+
+
+@dataclass
+class Run:
+    """A job in its run folder. `folder` holds what people read, `folder/state` what the server needs to go on."""
+
+    job: FederatedJob
+    folder: Path
+    source: Path
+    data: Mapping[str, Path]
+    uid: str = ""
+    attempt: int = 1
+    keys: Path = Path()
+    port: int = 0
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    def status(self) -> Status | None:
+        """The server's status, with what only the runner knows: restarts, and sites that were given up."""
+        try:
+            status = read_status(self.folder / STATUS_FILE)
+        except ValueError:
+            return None
+        if status is None or not self.processes:
+            return status
+        known = {p.name: p for p in list(self.processes.values())}
+        sites = tuple(
+            replace(s, restarts=known[s.name].restarts, message=s.message or known[s.name].given_up)
+            for s in status.sites
+            if s.name in known
+        )
+        return replace(status, sites=sites)
+
+
+def next_folder(runs: Path, name: str) -> Path:
+    """The first of runs/NAME-01, NAME-02, … that is not there."""
+    taken = {p.name for p in runs.glob(f"{name}-*")} if runs.is_dir() else set()
+    return next(runs / f"{name}-{i:02d}" for i in range(1, 1_000_000) if f"{name}-{i:02d}" not in taken)
+
+
+def last_folder(runs: Path, name: str) -> Path:
+    """The run of this job that began last. Raises ConfigError if there is none."""
+    found = [p for p in runs.glob(f"{name}-*") if (p / "state" / "run.json").is_file()] if runs.is_dir() else []
+    if not found:
+        raise ConfigError(f"{runs}: no run of {name} to resume; leave --resume out to start one")
+    return max(found, key=lambda p: (p / "state" / "run.json").stat().st_mtime)
+
+
+@contextlib.contextmanager
+def prepared(run: Run, *, resume: bool) -> Iterator[Run]:
+    """Everything that the processes need, and the run's lock; keys and scratch are removed afterwards.
+
+    Raises ConfigError, naming the field, for what the job asks and this machine does not have.
+    """
+    state = run.folder / "state"
+    (run.folder / "logs").mkdir(parents=True, exist_ok=True)
+    state.mkdir(exist_ok=True)
+    run.keys = Path(tempfile.mkdtemp(prefix="fedjob-"))
+    try:
+        with (state / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"{run.folder}: another `fedjob run` is at work in this folder") from None
+            _remember(run, resume)
+            _write_inputs(run)
+            yield run
+    finally:
+        shutil.rmtree(run.keys, ignore_errors=True)
+
+
+def supervise(run: Run) -> int:
+    """Start all processes, start again what dies, until the job is over; returns the exit code.
+
+    0 complete, 1 failed. Raises KeyboardInterrupt, after every process has ended, if the user stops it.
+    """
+    exits: queue.SimpleQueue[tuple[Process, int]] = queue.SimpleQueue()
+    try:
+        for process in run.processes.values():
+            _start(run, process, exits)
+        while True:
+            code = _step(run, exits)
+            if code is not None:
+                return code
+    finally:
+        _stop(run)
+        if status := run.status():
+            write_status(run.folder / STATUS_FILE, status)
+
+
+def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]]) -> int | None:
+    """Wait for one exit or due start and see to it; the job's exit code once the server has ended for good."""
+    due = min((p.due for p in run.processes.values() if p.due is not None), default=None)
+    try:
+        process, code = exits.get(timeout=None if due is None else max(due - time.monotonic(), 0.0))
+    except queue.Empty:
+        for process in run.processes.values():
+            if process.due is not None and process.due <= time.monotonic():
+                _start(run, process, exits)
+        return None
+    process.started = None
+    if process.name == SERVER and code in _SERVER_FINAL:
+        _await_sites(run, exits)
+        return code
+    if code == 0:  # a script that ended by itself has told the server so
+        return None
+    return _again(run, process, code)
+
+
+def _again(run: Run, process: Process, code: int) -> int | None:
+    """Plan a restart, if the failure policy has one left."""
+    status = run.status()
+    budget = spend(process.budget, status.progress.completed_rounds if status else 0)
+    if budget is None:
+        process.given_up = f"ended with {_exit_text(code)}, {process.budget.allowed} restarts used up"
+        log.warning("%s %s; see %s", process.name, process.given_up, _log_path(run, process.name))
+        if process.name == SERVER:
+            _fail(run, "RestartBudgetExhausted", f"the server {process.given_up}; see logs/server.log")
+            return 1
+        _give_up(run, process)
+        return None
+    process.budget, process.restarts = budget, process.restarts + 1
+    process.due = time.monotonic() + delay_seconds(budget.used)
+    log.warning("%s ended with %s; restart %d", process.name, _exit_text(code), process.restarts)
+    return None
+
+
+def _give_up(run: Run, process: Process) -> None:
+    """Tell the server that nobody will start this site again, in the site's own name."""
+    from .uplink import Uplink
+    from .wire_pb2 import Farewell
+
+    uplink = Uplink(f"{_ADDRESS}:{run.port}", "localhost", identity.read(run.keys / process.name), run.attempt, 30.0)
+    uplink.close(Farewell(reason="RestartBudgetExhausted", message=process.given_up, final=True))
+
+
+def _fail(run: Run, reason: str, message: str) -> None:
+    status = run.status() or Status()
+    write_status(run.folder / STATUS_FILE, replace(status, state="Failed", reason=reason, message=message))
+
+
+def _await_sites(run: Run, exits: queue.SimpleQueue[tuple[Process, int]]) -> None:
+    """Let the scripts see the end of the job and leave by themselves, for a while."""
+    until = time.monotonic() + _GRACE_SECONDS
+    while any(p.started for p in run.processes.values()) and (left := until - time.monotonic()) > 0:
+        try:
+            process, _ = exits.get(timeout=left)
+        except queue.Empty:
+            return
+        process.started = None
+
+
+# ------------------------------------------------------------------------------------------------- processes
+
+
+def _start(run: Run, process: Process, exits: queue.SimpleQueue[tuple[Process, int]]) -> None:
+    process.due = None
+    with _log_path(run, process.name).open("ab") as out:
+        try:
+            started = subprocess.Popen(
+                process.command,
+                cwd=process.directory,
+                env=dict(process.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the runner, which ends the others in order
+                preexec_fn=_die_with_parent,
+            )
+        except OSError as e:
+            raise ConfigError(f"spec.trainer.command: cannot start {process.command[0]!r}: {e.strerror}") from e
+    process.started = started
+    threading.Thread(target=lambda: exits.put((process, started.wait())), daemon=True).start()
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """Linux: a runner that is killed leaves no orphans."""
+    if _libc is not None:
+        pr_set_pdeathsig = 1
+        _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _stop(run: Run) -> None:
+    """End what still runs: politely first, each with its process group, then for certain."""
+    running = [p.started for p in run.processes.values() if p.started is not None and p.started.poll() is None]
+    for number, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _GRACE_SECONDS)):
+        for popen in running:
+            if popen.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(popen.pid, number)
+        until = time.monotonic() + patience
+        for popen in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                popen.wait(max(until - time.monotonic(), 0.01))
+
+
+def _exit_text(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
+def _log_path(run: Run, name: str) -> Path:
+    return run.folder / "logs" / f"{name}.log"
+
+
+# ---------------------------------------------------------------------------------------------------- inputs
+
+
+def _remember(run: Run, resume: bool) -> None:
+    """The job's uid and attempt, over resumes: an older attempt's processes are refused."""
+    path = run.folder / "state" / "run.json"
+    if resume:
+        try:
+            saved = json.loads(path.read_text())
+            run.uid, run.attempt = saved["uid"], saved["attempt"] + 1
+        except (OSError, ValueError, KeyError) as e:
+            raise ConfigError(f"{path}: this run cannot be resumed: {e!r}") from e
+    else:
+        run.uid = uuid.uuid4().hex
+    write_whole(path, json.dumps({"format": _FORMAT, "uid": run.uid, "attempt": run.attempt}).encode())
+
+
+def _write_inputs(run: Run) -> None:
+    write_whole(run.folder / "job.yaml", to_yaml(run.job).encode())
+    (run.folder / METRICS_FILE).touch()
+    run.port = _free_port()
+    _issue_certificates(run)
+    directory = _code_directory(run)
+    run.processes = {SERVER: _server_process(run, directory)}
+    for site in run.job.spec.sites:
+        run.processes[site.name] = _site_process(run, site, directory)
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind((_ADDRESS, 0))
+        return int(s.getsockname()[1])
+
+
+def _issue_certificates(run: Run) -> None:
+    now, spec = datetime.now(UTC), run.job.spec
+    lifetime = timedelta(seconds=spec.start_deadline_seconds + spec.active_deadline_seconds, hours=1)
+    authority = identity.create_authority(run.uid, now=now, lifetime=lifetime)
+    server = identity.issue(
+        authority,
+        authority.server(),
+        now=now,
+        lifetime=lifetime,
+        dns_names=["localhost"],
+        ip_addresses=[_ADDRESS],
+    )
+    identity.write(server, run.keys / SERVER)
+    for site in spec.sites:
+        credentials = identity.issue(authority, authority.site(site.name), now=now, lifetime=lifetime)
+        identity.write(credentials, run.keys / site.name)
+
+
+def _code_directory(run: Run) -> Path:
+    """Where the script runs: the job file's folder, or the files that the job carries."""
+    if not run.job.spec.trainer.files:
+        return run.source
+    directory = run.folder / "trainer"
+    for name, text in run.job.spec.trainer.files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
+    return directory
+
+
+def _server_process(run: Run, directory: Path) -> Process:
+    policy = run.job.spec.failure_policy
+    config = configuration.ServerConfig(
+        job=run.job,
+        uid=run.uid,
+        attempt=run.attempt,
+        trust_domain=identity.TRUST_DOMAIN,
+        listen=f"{_ADDRESS}:{run.port}",
+        tls=run.keys / SERVER,
+        run=run.folder,
+        state=run.folder / "state",
+        initial=_initial(run, directory),
+    )
+    path = run.keys / "server.json"
+    configuration.write(path, config)
+    environment = {**os.environ, **SERVER_ENVIRONMENT, **_MALLOC, "GRPC_TRACE": "handshaker"}
+    command = [sys.executable, "-m", "fedjob.server", str(path)]
+    return Process(SERVER, command, run.folder, environment, Budget(policy.server_restarts, policy.refill_on_rounds))
+
+
+def _site_process(run: Run, site: Site, directory: Path) -> Process:
+    spec, policy = run.job.spec, run.job.spec.failure_policy
+    config = configuration.SiteConfig(
+        job=run.job.metadata.name,
+        uid=run.uid,
+        attempt=run.attempt,
+        trust_domain=identity.TRUST_DOMAIN,
+        site=site.name,
+        sites=tuple(sorted(s.name for s in spec.sites)),
+        workflow=spec.workflow.model_dump(mode="json", by_alias=True),
+        params_type=ParamsType.DIFF if spec.model.exchange.params == "Diff" else ParamsType.FULL,
+        server=f"{_ADDRESS}:{run.port}",
+        server_name="localhost",
+        tls=run.keys / site.name,
+        work=run.folder / "state" / "sites" / site.name,
+        server_lost_seconds=policy.server_lost_seconds,
+    )
+    path = run.keys / f"{site.name}.json"
+    configuration.write(path, config)
+    own = {variable.name: variable.value for variable in (*spec.trainer.env, *site.env)}
+    environment = {**_shared_cores(len(spec.sites)), **os.environ, **_MALLOC, "PYTHONUNBUFFERED": "1", **own}
+    environment[configuration.CONFIG_VARIABLE] = str(path)
+    if site.data is not None:
+        environment[configuration.DATA_VARIABLE] = str(_data(run, site))
+    budget = Budget(policy.site_restarts, policy.refill_on_rounds)
+    return Process(site.name, _command(run.job), directory, environment, budget)
+
+
+def _command(job: FederatedJob) -> list[str]:
+    """The training script's command: `python` is the interpreter that runs fedjob; torchrun for several processes."""
+    trainer = job.spec.trainer
+    program, *arguments = trainer.command
+    if program not in ("python", "python3"):
+        return [program, *arguments]
+    if trainer.processes_per_node == 1:
+        return [sys.executable, *arguments]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={trainer.processes_per_node}"]
+    return [sys.executable, *torchrun, *arguments]
+
+
+def _shared_cores(sites: int) -> dict[str, str]:
+    """The sites share this machine: each library that would take all cores is told its part, unless the user has."""
+    return {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // sites, 1))}
+
+
+def _data(run: Run, site: Site) -> Path:
+    path = run.data.get(site.data or "")
+    if path is None:
+        raise ConfigError(f"site {site.name} needs the data {site.data!r}: say where it is, --data {site.data}=PATH")
+    if not path.exists():
+        raise ConfigError(f"--data {site.data}={path}: no such file or folder")
+    return path.resolve()
+
+
+def _initial(run: Run, directory: Path) -> Path | None:
+    """The file that the first model is read from, made by the trainer's code if the job names an object."""
+    initial = run.job.spec.model.initial
+    if initial is None:
+        return None
+    if initial.path is not None:
+        path = (run.source / initial.path).resolve()
+        if not path.is_file():
+            raise ConfigError(f"spec.model.initial.path: no file {path}")
+        return path
+    path = run.folder / "state" / "initial.safetensors"
+    if not path.exists():
+        command = [sys.executable, "-m", "fedjob.initial", str(initial.object), str(path)]
+        made = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            raise ConfigError(f"spec.model.initial.object: {made.stderr.strip() or 'failed'}")
+    return path
+
+
+def run_job(run: Run, *, resume: bool) -> int:
+    """Prepare and supervise; returns the exit code. Raises ConfigError, KeyboardInterrupt."""
+    with prepared(run, resume=resume):
+        return supervise(run)

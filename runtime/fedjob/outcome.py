@@ -1,0 +1,164 @@
+"""What came of a run: the files of a run folder, joined per site, for the final table and the report."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedjob.records import (
+    HISTORY_FILE,
+    METRICS_FILE,
+    STATUS_FILE,
+    JobRef,
+    LoggedValue,
+    Metrics,
+    RoundRecord,
+    SiteStatus,
+    Status,
+    read_history,
+    read_metrics,
+    read_status,
+)
+
+# Reasons for a missing site that are not a refusal: the site sent nothing. Every other reason names a refusal.
+_SENT_NOTHING = frozenset({"PeerLost", "DeadlineExceeded", "Declined"})
+
+
+@dataclass(frozen=True)
+class SiteOutcome:
+    """One site over the whole run.
+
+    examples: in the last round that it contributed to.
+    missed: reason -> number of rounds; refused: how many of them were refusals of what it sent.
+    metrics: the newest global model that this site scored. logged: the last value of each key.
+    """
+
+    status: SiteStatus
+    examples: float = 0.0
+    contributed: int = 0
+    missed: Mapping[str, int] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict)
+    logged: Metrics = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The site's name."""
+        return self.status.name
+
+    @property
+    def refused(self) -> int:
+        """Rounds in which the site's update came and was not accepted."""
+        return sum(count for reason, count in self.missed.items() if reason not in _SENT_NOTHING)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A whole run. `rounds` are the Train records, oldest first; `evaluation` is the last Evaluate record."""
+
+    status: Status
+    rounds: tuple[RoundRecord, ...]
+    evaluation: RoundRecord | None
+    logged: tuple[LoggedValue, ...]
+    sites: tuple[SiteOutcome, ...]
+
+    @property
+    def records(self) -> tuple[RoundRecord, ...]:
+        """Every record, the evaluation last."""
+        return self.rounds + ((self.evaluation,) if self.evaluation else ())
+
+    @property
+    def total_rounds(self) -> int:
+        """How many rounds the job asked for."""
+        return self.status.progress.total_rounds or len(self.rounds)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The newest global scores."""
+        return next((each.metrics for each in reversed(self.records) if each.metrics), self.status.metrics)
+
+    @property
+    def scored_model(self) -> str:
+        """Which model `metrics` scores, in words."""
+        if self.evaluation and self.evaluation.metrics:
+            return "the final model"
+        scored = next((each.round for each in reversed(self.rounds) if each.metrics), None)
+        return "the global model" if scored is None else f"the global model at the start of round {scored}"
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Every metric of any site or round, in order of appearance."""
+        return _distinct(
+            name
+            for record in self.records
+            for metrics in (record.metrics, *(site.metrics for site in record.sites.values()))
+            for name in metrics
+        )
+
+    @property
+    def logged_keys(self) -> list[str]:
+        """Every key that a script logged, in order of appearance."""
+        return _distinct(value.key for value in self.logged)
+
+    @property
+    def seconds(self) -> float:
+        """Time inside rounds; start-up and what a crash threw away are not in it."""
+        return sum(record.seconds for record in self.records)
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes from the sites to the server."""
+        return self.status.bytes.in_ or sum(record.bytes_in for record in self.records)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes from the server to the sites."""
+        return self.status.bytes.out or sum(record.bytes_out for record in self.records)
+
+
+def read_outcome(run_folder: Path) -> Outcome:
+    """Read a run folder, complete or not. Raises ValueError, naming the file, if one of its files is broken."""
+    history = read_history(run_folder / HISTORY_FILE)
+    logged = read_metrics(run_folder / METRICS_FILE)
+    status = read_status(run_folder / STATUS_FILE) or Status(
+        job=JobRef(run_folder.name),
+        state="Interrupted",
+        reason="NoStatus",
+        message="The run folder has no status.json: the server stopped before it could write one. See logs/server.log.",
+    )
+    seen = [name for record in history for name in (*record.sites, *(missing.site for missing in record.missing))]
+    known = {site.name: site for site in status.sites}
+    names = _distinct([*known, *sorted(seen), *(value.site for value in logged)])
+    last_logged: dict[str, dict[str, float]] = {name: {} for name in names}
+    for value in logged:
+        last_logged[value.site][value.key] = value.value
+    return Outcome(
+        status=status,
+        rounds=tuple(record for record in history if record.kind == "Train"),
+        evaluation=next((record for record in reversed(history) if record.kind == "Evaluate"), None),
+        logged=tuple(logged),
+        sites=tuple(_site_outcome(known.get(name, SiteStatus(name)), history, last_logged[name]) for name in names),
+    )
+
+
+def _site_outcome(site: SiteStatus, history: Sequence[RoundRecord], logged: Metrics) -> SiteOutcome:
+    name = site.name
+    parts = [record.sites[name] for record in history if name in record.sites]
+    training = [record for record in history if record.kind == "Train"]
+    return SiteOutcome(
+        status=site,
+        examples=next((part.examples for part in reversed(parts) if part.examples), site.examples),
+        contributed=sum(name in record.contributors for record in training),
+        missed=Counter(missing.reason for record in training for missing in record.missing if missing.site == name),
+        metrics=next((part.metrics for part in reversed(parts) if part.metrics), site.metrics),
+        logged=logged,
+        bytes_down=sum(part.bytes_down for part in parts),
+        bytes_up=sum(part.bytes_up for part in parts),
+        seconds=sum(part.seconds_down + part.seconds_train + part.seconds_up for part in parts),
+    )
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,90 @@
+"""What the server tells people: status.json while it runs, a line of history.jsonl for each round."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from .acceptance import mean_metrics
+from .api import StopWhen
+from .records import JobRef, JobState, Metrics, Progress, RoundKind, RoundRecord, SiteStatus, Status, Traffic
+from .session import Session
+
+
+@dataclass
+class Story:
+    """What has happened so far, besides what the session knows."""
+
+    job: JobRef
+    total_rounds: int
+    completed_rounds: int = 0
+    state: JobState = "Starting"
+    reason: str = ""
+    message: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    round_seconds: list[float] = field(default_factory=list)
+    round_metrics: list[Metrics] = field(default_factory=list)
+    bytes_before: tuple[int, int] = (0, 0)  # in, out: of earlier server processes
+
+    def scores(self, rule: StopWhen | None) -> list[float]:
+        """The metric that a stop condition watches, for each round that had it."""
+        return [m[rule.metric] for m in self.round_metrics if rule.metric in m] if rule else []
+
+
+def status(story: Story, session: Session) -> Status:
+    """The job as it stands."""
+    last = story.round_seconds[-1] if story.round_seconds else 0.0
+    recent = story.round_seconds[-5:]
+    left = story.total_rounds - story.completed_rounds
+    eta = None
+    if recent and story.state == "Running":
+        eta = max(left * sum(recent) / len(recent) - session.round_seconds(), 0.0)
+    return Status(
+        job=story.job,
+        state=story.state,
+        reason=story.reason,
+        message=story.message,
+        progress=Progress(
+            current_round=min(session.round, max(story.total_rounds - 1, 0)),
+            completed_rounds=story.completed_rounds,
+            total_rounds=story.total_rounds,
+            round_elapsed_seconds=round(session.round_seconds(), 2),
+            last_round_seconds=last,
+            eta_seconds=eta,
+        ),
+        bytes=Traffic(story.bytes_before[0] + session.bytes_in, story.bytes_before[1] + session.bytes_out),
+        metrics=dict(story.metrics),
+        sites=tuple(
+            SiteStatus(
+                name=s.name,
+                state=s.state,
+                done_bytes=s.done_bytes,
+                total_bytes=s.total_bytes,
+                examples=s.examples,
+                metrics=dict(s.metrics),
+                message=s.message,
+            )
+            for s in session.sites()
+        ),
+        updated_at=time.time(),
+    )
+
+
+def round_record(
+    session: Session, kind: RoundKind, number: int, phases: dict[str, float], traffic: tuple[int, int], digest: str
+) -> RoundRecord:
+    """A completed round's line of history. phases: seconds. traffic: bytes in and out during the round."""
+    answers, records, missing = session.outcome(kind)
+    return RoundRecord(
+        round=number,
+        kind=kind,
+        seconds=round(sum(phases.values()), 4),
+        phases={k: round(v, 4) for k, v in phases.items()},
+        contributors=tuple(sorted(answers)),
+        missing=tuple(missing),
+        sites={name: records[name] for name in sorted(records) if name in answers},
+        metrics=mean_metrics([(a.num_examples, a.metrics) for a in answers.values()]),
+        bytes_in=traffic[0],
+        bytes_out=traffic[1],
+        model_digest=digest,
+    )

@@ -1,0 +1,81 @@
+"""When a round closes.  PURE
+
+One question, asked again after every event: with these answers, at this time, does the round wait, close, or fail?
+Time is running time since the first ask of the round; it comes from the journal, never from the wall clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .peers import Close
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What completes a round.
+
+    quorum: fewest answers. required: sites that must be among them, of those asked.
+    deadline_seconds: past it, stragglers are left out. wait_seconds: how much longer to wait when that is too few.
+    """
+
+    quorum: int
+    deadline_seconds: float
+    close: Close = "Deadline"
+    required: frozenset[str] = frozenset()
+    wait_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One round's asks: who was asked, who has answered, and who will not (site -> reason)."""
+
+    sites: frozenset[str]
+    answered: frozenset[str] = frozenset()
+    out: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to decide before an event, or before `until_seconds` of running time."""
+
+    until_seconds: float
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The round is complete with the answers there are."""
+
+
+@dataclass(frozen=True)
+class NotMet:
+    """Too few answers, and no more can come. message: who is missing and why."""
+
+    message: str
+
+
+def decide(rule: Rule, asked: Asked, elapsed_seconds: float) -> Wait | Closed | NotMet:
+    """The state of a round in which `asked` has happened after `elapsed_seconds`."""
+    required = rule.required & asked.sites
+    enough = len(asked.answered) >= rule.quorum and required <= asked.answered
+    pending = asked.sites - asked.answered - set(asked.out)
+    if enough and (rule.close == "Quorum" or not pending):
+        return Closed()
+    possible = len(asked.answered | pending) >= rule.quorum and required <= asked.answered | pending
+    if not possible:
+        return NotMet(_missing(rule, asked, required))
+    if elapsed_seconds < rule.deadline_seconds:
+        return Wait(rule.deadline_seconds)
+    if enough:
+        return Closed()
+    last = rule.deadline_seconds + rule.wait_seconds
+    return Wait(last) if elapsed_seconds < last else NotMet(_missing(rule, asked, required))
+
+
+def _missing(rule: Rule, asked: Asked, required: frozenset[str]) -> str:
+    reasons = [f"{s}: {asked.out.get(s, 'no answer by the deadline')}" for s in sorted(asked.sites - asked.answered)]
+    need = f"{rule.quorum} of {len(asked.sites)} answers needed"
+    if required - asked.answered:
+        need += f", {', '.join(sorted(required - asked.answered))} required"
+    return f"{need}, {len(asked.answered)} came ({'; '.join(reasons)})"

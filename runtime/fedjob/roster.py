@@ -1,0 +1,79 @@
+"""What the server knows of each site: connected or not, and what it is doing. Guarded by the session's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from .records import SiteRound, SiteState
+from .wire_pb2 import Downward
+
+Push = Callable[[Downward], None]
+
+
+@dataclass
+class Site:
+    """One site. Times are the caller's monotonic seconds."""
+
+    name: str
+    push: Push | None = None  # sends to the open life line; None: no live process
+    gone_since: float = 0.0
+    ever_attended: bool = False
+    left: str = ""  # why it went for good
+    state: SiteState = "Absent"
+    message: str = ""
+    done_bytes: int = 0
+    total_bytes: int = 0
+    examples: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    asked_at: float = 0.0
+    fetched_at: float = 0.0
+    sending_at: float = 0.0
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+    def attend(self, push: Push) -> None:
+        """A process of this site is there."""
+        self.push, self.ever_attended, self.left, self.message = push, True, "", ""
+        if self.state in ("Absent", "Lost", "Left"):
+            self.state = "Waiting"
+
+    def lose(self, now: float) -> None:
+        """Its process is gone, or its connection."""
+        self.push, self.gone_since = None, now
+        if self.state not in ("Answered", "Declined", "Refused", "Left"):
+            self.state = "Lost"
+
+    def ask(self, now: float) -> None:
+        """A task goes out."""
+        self.asked_at = self.fetched_at = now
+        self.sending_at = 0.0
+        self.done_bytes = self.total_bytes = 0
+        self.state, self.message = ("Waiting" if self.push else self.state), ""
+
+    def fetch(self, now: float, done: int, total: int) -> None:
+        """It has `done` of `total` bytes of the task."""
+        self.done_bytes, self.total_bytes, self.fetched_at = done, total, now
+        self.state = "Downloading" if done < total else "Training"
+
+    def upload(self, now: float, done: int, total: int) -> None:
+        """`done` of `total` bytes of its answer are here."""
+        self.sending_at = self.sending_at or now
+        self.done_bytes, self.total_bytes, self.state = done, total, "Uploading"
+
+    def settle(self, state: SiteState, message: str = "") -> None:
+        """Its part in the round is over."""
+        self.state, self.message, self.done_bytes, self.total_bytes = state, message, 0, 0
+
+    def round_record(self, now: float) -> SiteRound:
+        """Its part in the round, as history tells it."""
+        sending = self.sending_at or now
+        return SiteRound(
+            examples=self.examples,
+            metrics=dict(self.metrics),
+            bytes_down=self.bytes_down,
+            bytes_up=self.bytes_up,
+            seconds_down=round(self.fetched_at - self.asked_at, 4),
+            seconds_train=round(max(sending - self.fetched_at, 0.0), 4),
+            seconds_up=round(max(now - sending, 0.0), 4),
+        )

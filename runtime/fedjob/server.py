@@ -1,0 +1,232 @@
+"""The server process of a job: `python -m fedjob.server CONFIG`.
+
+It waits for the sites, runs the workflow round by round, and puts the state on disk after each. Killed at any moment and
+started again, it goes on from there, with the answers that had arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint, identity, transport
+from .config import ServerConfig, read_server
+from .errors import FedJobError, JobFailed, PeerFailed, StateError
+from .model import ParamsType
+from .peers import Offer
+from .progress import Story, round_record, status
+from .refusals import log_refusals
+from .records import HISTORY_FILE, METRICS_FILE, STATUS_FILE, JobRef, append, read_history, write_status
+from .service import JobService
+from .session import Interrupted, Limits, Session
+from .stopping import reached
+from .stored import Tree, open_stored, sync_folder
+from .workflows import WORKFLOWS
+
+log = logging.getLogger("fedjob.server")
+
+EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_SOFTWARE, EXIT_INTERRUPTED = 0, 1, 2, 70, 143
+MODEL_FILE = "model.safetensors"
+_STATUS_SECONDS = 0.2
+_DRAIN_SECONDS = 10.0
+
+
+def main() -> int:
+    """Run the server that the configuration file on the command line describes; returns the exit code."""
+    log_refusals(log)
+    transport.tune_malloc()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        config = read_server(Path(sys.argv[1]))
+        return asyncio.run(_run(config))
+    except FedJobError as e:
+        log.error("%s: %s", type(e).__name__, e)  # noqa: TRY400 - the sentence says it all
+        return EXIT_USAGE
+
+
+async def _run(config: ServerConfig) -> int:
+    session = _session(config)
+    story = Story(JobRef(config.job.metadata.name, config.uid, config.attempt), config.job.spec.workflow.rounds)
+    _recall(story, config)
+    credentials = identity.read(config.tls)
+    service = JobService(session, config.uid, config.trust_domain, config.run / METRICS_FILE)
+    grpc_server, port = await transport.serve(service, config.listen, credentials)
+    log.info("job %s attempt %d listens on port %d", config.job.metadata.name, config.attempt, port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, session.interrupt)
+    reporter = asyncio.create_task(_report(config, story, session))
+    try:
+        code = await asyncio.to_thread(_conclude, config, story, session)
+        await asyncio.to_thread(session.await_nobody, _DRAIN_SECONDS)
+        return code
+    finally:
+        reporter.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reporter
+        write_status(config.run / STATUS_FILE, status(story, session))
+        await grpc_server.stop(grace=1.0)
+
+
+def _session(config: ServerConfig) -> Session:
+    spec = config.job.spec
+    policy = spec.failure_policy
+    limits = Limits(
+        round_seconds=spec.workflow.round_timeout_seconds,
+        wait_seconds=policy.quorum_timeout_seconds if policy.on_quorum_lost == "Wait" else 0.0,
+        site_lost_seconds=policy.site_lost_seconds,
+        start_seconds=spec.start_deadline_seconds,
+        active_seconds=spec.active_deadline_seconds,
+        params_type=ParamsType.DIFF if spec.model.exchange.params == "Diff" else ParamsType.FULL,
+    )
+    return Session(
+        [s.name for s in spec.sites], frozenset(spec.required_sites), limits, config.state, attempt=config.attempt
+    )
+
+
+def _recall(story: Story, config: ServerConfig) -> None:
+    """What an earlier process of this job has written."""
+    history = read_history(config.run / HISTORY_FILE)
+    story.round_seconds = [r.seconds for r in history if r.kind == "Train"]
+    story.round_metrics = [r.metrics for r in history if r.kind == "Train"]
+    story.bytes_before = (sum(r.bytes_in for r in history), sum(r.bytes_out for r in history))
+    story.metrics = dict(history[-1].metrics) if history else {}
+
+
+async def _report(config: ServerConfig, story: Story, session: Session) -> None:
+    """Keep status.json true: rewritten when something has changed, five times a second at most."""
+    written = None
+    while True:
+        now = status(story, session)
+        if written is None or replace(now, updated_at=0.0) != written:
+            written = replace(now, updated_at=0.0)
+            write_status(config.run / STATUS_FILE, now)
+        await asyncio.sleep(_STATUS_SECONDS)
+
+
+def _conclude(config: ServerConfig, story: Story, session: Session) -> int:
+    """Run the workflow to its end, whichever that is, and tell the sites."""
+    try:
+        story.reason = _drive(config, story, session)
+    except JobFailed as e:
+        return _fail(story, session, e.reason, e.message)
+    except StateError as e:
+        return _fail(story, session, "StateDamaged", str(e))
+    except Interrupted:
+        story.state, story.message = "Interrupted", "stopped; a run with --resume goes on"
+        log.info("interrupted")
+        return EXIT_INTERRUPTED
+    except Exception:
+        log.exception("the server crashed; it may be started again")
+        return EXIT_SOFTWARE
+    story.state = "Complete"
+    log.info("job complete: %s", story.reason)
+    session.end("Complete", story.reason)
+    return EXIT_COMPLETE
+
+
+def _fail(story: Story, session: Session, reason: str, message: str) -> int:
+    story.state, story.reason, story.message = "Failed", reason, message
+    log.error("job failed: %s: %s", reason, message)
+    session.end("Failed", reason, message)
+    return EXIT_FAILED
+
+
+def _drive(config: ServerConfig, story: Story, session: Session) -> str:
+    """All rounds that are missing; returns why the job is complete."""
+    spec, folder = config.job.spec, config.state / "checkpoint"
+    workflow = spec.workflow.model_copy(update={"quorum": spec.effective_quorum})
+    module = WORKFLOWS[workflow.type]
+    saved = checkpoint.load(folder, module.State)
+    if saved is None:
+        session.await_sites(spec.effective_quorum)
+        state = module.start(_initial_model(config, session))
+        checkpoint.save(folder, state, session.running_seconds())
+    else:
+        state, before = saved
+        session.add_running_seconds(before)
+        session.await_sites(1 if state.round < workflow.rounds else 0)
+    story.state, story.completed_rounds = "Running", min(state.round, workflow.rounds)
+    reason = reached(workflow.stop_when, story.scores(workflow.stop_when))
+    if not reason:
+        for state in _rounds(config, story, session, module.server(session, state, workflow), folder):
+            reason = reached(workflow.stop_when, story.scores(workflow.stop_when))
+            if reason and state.round < workflow.rounds:
+                break
+    if reason and state.round < workflow.rounds:  # what the workflow does after its last round, after this one
+        workflow = workflow.model_copy(update={"rounds": state.round})
+        for state in _rounds(config, story, session, module.server(session, state, workflow), folder):
+            pass
+    _publish(state.model, config.run / MODEL_FILE)
+    return reason or "RoundsCompleted"
+
+
+def _rounds(config: ServerConfig, story: Story, session: Session, states: Any, folder: Path) -> Any:
+    """Each state of the workflow once it is safe on disk and told."""
+    began, traffic = time.monotonic(), (session.bytes_in, session.bytes_out)
+    for state in states:
+        asked = time.monotonic()
+        checkpoint.save(folder, state, session.running_seconds())
+        saved = time.monotonic()
+        moved = (session.bytes_in - traffic[0], session.bytes_out - traffic[1])
+        phases = {"train": asked - began, "aggregate": saved - asked}
+        digest = (getattr(state.model, "stored", None) or state.model).digest
+        kind = session.last_kind()
+        record = round_record(session, kind, session.round, phases, moved, digest)
+        append(config.run / HISTORY_FILE, record, durable=True)
+        session.finish_round()
+        story.metrics = dict(record.metrics) or story.metrics
+        if kind == "Train":
+            story.round_seconds.append(record.seconds)
+            story.round_metrics.append(record.metrics)
+            story.completed_rounds = state.round
+        log.info("round %d (%s) complete: %d answers, %d missing, %.2f s", record.round, kind, len(record.contributors),
+                 len(record.missing), record.seconds)  # fmt: skip
+        yield state
+        began, traffic = time.monotonic(), (session.bytes_in, session.bytes_out)
+
+
+def _initial_model(config: ServerConfig, session: Session) -> Tree:
+    """The file that the job names, or what the first site that offers a model offers: required sites first."""
+    if config.initial is not None:
+        return open_stored(config.initial)
+    required = config.job.spec.required_sites
+    why = []
+    for name in sorted(session.clients, key=lambda n: (n not in required, n)):
+        try:
+            model = session.ask(name, Offer()).parts["params"]
+        except PeerFailed as e:
+            log.info("no initial model from %s", e)
+            why.append(str(e))
+        else:
+            log.info("initial model from %s", name)
+            return model
+    raise JobFailed(
+        "NoInitialModel",
+        f"no site offered one ({'; '.join(why)}); call fedjob.init(model.state_dict()) or set spec.model.initial",
+    )
+
+
+def _publish(model: Any, path: Path) -> None:
+    """The final model under its public name, whole or not at all."""
+    source = (getattr(model, "stored", None) or model).path
+    temporary = path.with_name(f".{path.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)  # files of the state are never changed in place
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,536 @@
+"""`Peers` over the wire: asks, answers, deadlines and the journal of the round that is running.
+
+Theory of operation
+-------------------
+Two kinds of threads meet here. The workflow's own thread runs `ask_all`: it waits until the round closes. The server's event
+loop brings what sites do: `attend`, `lost`, `begin`, `accept`, `decline`. Everything shared is behind one lock, and every
+change wakes the workflow. What must survive is in the journal before anyone is told of it.
+
+An ask is named by (kind, round, n-th ask of that kind in the round) and never by the process that asks or answers. So after a
+restart the same question finds its old answers, and only the missing sites are asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import wire_pb2 as wire
+from .acceptance import Header, Refusal, check_header, check_parts, read_header
+from .aggregation import combine
+from .errors import CodecError, JobFailed, PeerFailed, StateError
+from .journal import Journal
+from .model import ParamsType
+from .peers import Answer, Close, Task
+from .quorum import Asked, Closed, NotMet, Rule, decide
+from .records import Missing, RoundKind, SiteRound
+from .roster import Push, Site
+from .spool import Spool, facts
+from .stored import Stored, Tree, open_stored, write
+
+log = logging.getLogger(__name__)
+_TICK_SECONDS = 10.0  # running time that a kill may cost a deadline
+Ask = tuple[str, int]  # kind, n-th ask of the kind in the round
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The server was told to stop; the state on disk is where the job goes on."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The times and numbers that decide, from the job's spec. All in seconds of running time."""
+
+    round_seconds: float
+    wait_seconds: float
+    site_lost_seconds: float
+    start_seconds: float
+    active_seconds: float
+    params_type: str = ParamsType.FULL
+
+
+@dataclass
+class _Open:
+    """One ask of the running round."""
+
+    ask: Ask
+    sites: frozenset[str]
+    rule: Rule
+    parts: Mapping[str, Stored]
+    answers: dict[str, Answer] = field(default_factory=dict)
+    uploads: dict[str, str] = field(default_factory=dict)
+    out: dict[str, Refusal] = field(default_factory=dict)
+    records: dict[str, SiteRound] = field(default_factory=dict)
+    closed: bool = False
+
+    def waits_for(self, site: str) -> bool:
+        return not self.closed and site in self.sites and site not in self.answers and site not in self.out
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An answer that is being received."""
+
+    site: str
+    ask: Ask
+    upload: str
+    header: Header
+    sent: Mapping[str, Stored]
+    spool: Spool
+
+
+class Session:
+    """The server's end of a job. Implements `Peers`.
+
+    clients: all sites. required: those without whose answer a round does not count. folder: where rounds live.
+    attempt: of the job; what an older one sends is refused.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[str],
+        required: frozenset[str],
+        limits: Limits,
+        folder: Path,
+        *,
+        attempt: int = 1,
+    ) -> None:
+        self.clients = tuple(sorted(clients))
+        self.attempt = attempt
+        self.bytes_in = self.bytes_out = 0
+        self.round = 0
+        self._required = required
+        self._limits = limits
+        self._folder = folder
+        self._started = time.monotonic()
+        self._before = 0.0
+        self._changed = threading.Condition()
+        self._sites = {name: Site(name, gone_since=self._started) for name in self.clients}
+        self._journal: Journal | None = None
+        self._asks: dict[Ask, _Open] = {}
+        self._count: Counter[str] = Counter()
+        self._spools: dict[str, Spool] = {}
+        self._end: wire.End | None = None
+        self._stop = False
+
+    # ---------------------------------------------------------------------------------- the workflow's side
+
+    def ask(self, to: str, task: Task) -> Answer:
+        """See `Peers.ask`."""
+        try:
+            return next(iter(self.ask_all([to], task, quorum=1)))
+        except JobFailed as e:
+            if e.reason != "QuorumNotMet":
+                raise
+            refusal = self._asks[task.kind, self._count[task.kind] - 1].out.get(to)
+            reason, message = (refusal.reason, refusal.message) if refusal else ("PeerLost", e.message)
+            raise PeerFailed(to, reason, message) from None
+
+    def ask_all(self, to: Sequence[str], task: Task, *, quorum: int = 1, close: Close = "Deadline") -> Iterator[Answer]:
+        """See `Peers.ask_all`."""
+        rule = Rule(quorum, self._limits.round_seconds, close, self._required, self._limits.wait_seconds)
+        opened = self._open(task, frozenset(to), rule)
+        given: set[str] = set()
+        try:
+            while (fresh := self._await_answers(opened, given)) is not None:
+                for site in fresh:
+                    given.add(site)
+                    yield opened.answers[site]
+        finally:
+            with self._changed:
+                self._cancel(opened)
+
+    def await_sites(self, count: int) -> None:
+        """Return when `count` sites have attended, or have answered before a restart.
+
+        Raises JobFailed (StartDeadlineExceeded) past the start deadline.
+        """
+        while True:
+            with self._changed:
+                here = {s.name for s in self._sites.values() if s.ever_attended}
+                if len(here) >= count:
+                    return
+                left = self._started + self._limits.start_seconds - time.monotonic()
+                if left <= 0:
+                    absent = ", ".join(sorted(set(self.clients) - here))
+                    raise JobFailed(
+                        "StartDeadlineExceeded",
+                        f"{len(here)} of {count} sites came within {self._limits.start_seconds:.0f} s "
+                        f"(spec.startDeadlineSeconds); absent: {absent}",
+                    )
+                self._wait(left)
+
+    def running_seconds(self) -> float:
+        """How long the job has run, over all its server processes."""
+        return self._before + time.monotonic() - self._started
+
+    def add_running_seconds(self, seconds: float) -> None:
+        """Count what earlier processes of this job ran."""
+        self._before += seconds
+
+    def end(self, state: str, reason: str = "", message: str = "") -> None:
+        """Tell every site that the job is over; those that attend later hear it too."""
+        with self._changed:
+            self._end = wire.End(state=state, reason=reason, message=message)
+            for site in self._sites.values():
+                self._push(site, wire.Downward(end=self._end))
+
+    def await_nobody(self, seconds: float) -> None:
+        """Return when no site has a live process, or after so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(s.push is None for s in self._sites.values()), seconds)
+
+    def interrupt(self) -> None:
+        """Make the workflow's thread raise Interrupted at its next wait."""
+        with self._changed:
+            self._stop = True
+            self._changed.notify_all()
+
+    def finish_round(self) -> None:
+        """Forget the round's answers: the state after it is on disk. Called between rounds only."""
+        with self._changed:
+            if self._journal:
+                self._journal.close()
+                for path in self._journal.folder.iterdir():
+                    path.unlink()
+                self._journal.folder.rmdir()
+            self._journal, self._asks, self._count = None, {}, Counter()
+
+    def _open(self, task: Task, sites: frozenset[str], rule: Rule) -> _Open:
+        with self._changed:
+            if self._journal is None or task.round != self.round:
+                self._journal = Journal(self._folder / f"round-{task.round:06d}")
+                self.round = task.round
+            ask = (task.kind, self._count[task.kind])
+            self._count[task.kind] += 1
+            parts = {name: self._stored(tree, f"{task.kind}.{ask[1]}.{name}") for name, tree in task.parts.items()}
+            opened = _Open(ask, sites, rule, parts)
+            self._replay(opened)
+            self._asks[ask] = opened
+            for name in sorted(sites):
+                if opened.waits_for(name):
+                    self._offer(self._sites[name], opened)
+            return opened
+
+    def _stored(self, tree: Tree, name: str) -> Stored:
+        """The tree in a file: where its checkpoint has put it, or else in this round's folder."""
+        assert self._journal is not None
+        at = tree if isinstance(tree, Stored) else getattr(tree, "stored", None)
+        return at or write(self._journal.folder / f"task.{name}.safetensors", tree)
+
+    def _replay(self, opened: _Open) -> None:
+        """What the journal knows of this ask."""
+        assert self._journal is not None
+        for r in self._journal.records:
+            if r.get("ask") != list(opened.ask):
+                continue
+            if r["event"] == "accepted" and (answer := self._recorded(opened, r)):
+                opened.answers[r["site"]] = answer
+                opened.uploads[r["site"]] = r["upload"]
+                opened.records[r["site"]] = SiteRound(examples=answer.num_examples, metrics=answer.metrics)
+                self._sites[r["site"]].settle("Answered")
+            elif r["event"] == "out":
+                opened.out[r["site"]] = Refusal(r["reason"], r["message"])
+            elif r["event"] == "closed" and set(r["sites"]) <= set(opened.answers):
+                opened.answers = {s: opened.answers[s] for s in r["sites"]}
+                opened.closed = True
+
+    def _recorded(self, opened: _Open, r: Mapping[str, Any]) -> Answer | None:
+        assert self._journal is not None
+        try:
+            parts = {n: open_stored(self._journal.folder / p["file"], p["digest"]) for n, p in r["parts"].items()}
+        except StateError as e:
+            log.warning("answer of %s lost, it is asked again: %s", r["site"], e)
+            return None
+        return _answer(opened, self.round, r["site"], Header(**r["header"]), parts)
+
+    def _await_answers(self, opened: _Open, given: set[str]) -> list[str] | None:
+        """Sites whose answers are new, or None when the round is closed. Raises JobFailed, Interrupted."""
+        while True:
+            with self._changed:
+                self._settle(opened)
+                fresh = sorted(set(opened.answers) - given)
+                if fresh or opened.closed:
+                    return fresh or None
+                assert self._journal is not None
+                elapsed = self._journal.elapsed_seconds()
+                step = decide(opened.rule, self._asked(opened), elapsed)
+                if isinstance(step, NotMet):
+                    raise JobFailed("QuorumNotMet", f"round {self.round}: {step.message}")
+                until = [step.until_seconds - elapsed] if not isinstance(step, Closed) else [0.0]
+                until += [s.gone_since + self._limits.site_lost_seconds - time.monotonic() for s in self._lost(opened)]
+                self._wait(min(u for u in until if u > 0) if any(u > 0 for u in until) else 0.0)
+
+    def _lost(self, opened: _Open) -> list[Site]:
+        return [s for n, s in self._sites.items() if opened.waits_for(n) and s.push is None]
+
+    def _asked(self, opened: _Open) -> Asked:
+        out = {name: f"{r.reason}: {r.message}" for name, r in opened.out.items()}
+        now = time.monotonic()
+        for site in self._lost(opened):
+            if site.left:
+                out[site.name] = f"PeerLost: {site.left}"
+            elif now - site.gone_since >= self._limits.site_lost_seconds:
+                out[site.name] = f"PeerLost: no live process for {self._limits.site_lost_seconds:.0f} s"
+        return Asked(opened.sites, frozenset(opened.answers), out)
+
+    def _settle(self, opened: _Open) -> None:
+        """Close the round if it is time: the set of answers is journalled first, then the others are cancelled."""
+        assert self._journal is not None
+        if opened.closed:
+            return
+        if isinstance(decide(opened.rule, self._asked(opened), self._journal.elapsed_seconds()), Closed):
+            self._journal.append("closed", ask=list(opened.ask), sites=sorted(opened.answers))
+            self._cancel(opened)
+
+    def _cancel(self, opened: _Open) -> None:
+        if opened.closed:
+            return
+        for name in sorted(opened.sites):
+            if opened.waits_for(name):
+                key = wire.Key(kind=opened.ask[0], round=self.round, ask=opened.ask[1])
+                why = f"round {self.round} closed without this site's answer"
+                self._push(self._sites[name], wire.Downward(cancel=wire.Cancel(key=key, reason="PastRound", message=why)))
+        opened.closed = True
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for a change, at most so long; notice a stop and the job's own deadline."""
+        if self._stop:
+            raise Interrupted
+        left = self._limits.active_seconds - self.running_seconds()
+        if left <= 0:
+            raise JobFailed(
+                "DeadlineExceeded",
+                f"the job has run for {self._limits.active_seconds:.0f} s (spec.activeDeadlineSeconds)",
+            )
+        if not self._changed.wait(max(min(seconds, left, _TICK_SECONDS), 0.001)) and self._journal:
+            self._journal.append("tick")
+
+    # -------------------------------------------------------------------------------------- the sites' side
+
+    def attend(self, name: str, attempt: int, push: Push) -> None:
+        """A process of a site opens its life line; it hears at once what there is to do."""
+        with self._changed:
+            site = self._sites[name]
+            if site.push is not None:
+                why = "a newer process of this site has connected"
+                site.push(wire.Downward(end=wire.End(state="Failed", reason="Superseded", message=why)))
+            if attempt != self.attempt:
+                why = f"this process belongs to attempt {attempt}, the job is at attempt {self.attempt}"
+                push(wire.Downward(end=wire.End(state="Failed", reason="StaleAttempt", message=why)))
+                log.warning("refused %s: StaleAttempt: %s", name, why)
+                return
+            log.info("site %s attends", name)
+            site.attend(push)
+            if self._end is not None:
+                self._push(site, wire.Downward(end=self._end))
+            for opened in self._asks.values():
+                if opened.waits_for(name):
+                    self._offer(site, opened)
+            self._changed.notify_all()
+
+    def lost(self, name: str, push: Push) -> None:
+        """The life line that was opened with `push` is broken."""
+        with self._changed:
+            site = self._sites[name]
+            if site.push is push:
+                site.lose(time.monotonic())
+                if self._end is None:
+                    log.warning("site %s lost", name)
+                self._changed.notify_all()
+
+    def farewell(self, name: str, reason: str, message: str, final: bool) -> None:
+        """A site's script says why it goes; `final`: nobody will start it again."""
+        with self._changed:
+            site = self._sites[name]
+            site.message = f"{reason}: {message}"
+            log.warning("site %s: %s: %s%s", name, reason, message, " (for good)" if final else "")
+            if final:
+                site.left, site.push, site.state = site.message, None, "Left"
+            self._changed.notify_all()
+
+    def object(self, name: str, digest: str) -> Stored | None:
+        """The object with this digest, if an open ask of this site names it."""
+        with self._changed:
+            for opened in self._asks.values():
+                if opened.waits_for(name):
+                    for part in opened.parts.values():
+                        if part.digest == digest:
+                            return part
+        return None
+
+    def sent(self, name: str, done: int, total: int, size: int) -> None:
+        """`size` more bytes of a task went to a site, which now has `done` of `total`."""
+        with self._changed:
+            self.bytes_out += size
+            site = self._sites[name]
+            site.bytes_down += size
+            if site.state in ("Waiting", "Downloading", "Training"):
+                site.fetch(time.monotonic(), done, total)
+
+    def begin(self, name: str, announce: wire.Announce) -> Upload | wire.Verdict:
+        """An answer is announced: the upload to receive it with, or a verdict before any byte travels."""
+        with self._changed:
+            ask = (announce.key.kind, announce.key.ask)
+            verdict = self._verdict_before_bytes(name, announce, ask)
+            if verdict is not None:
+                return verdict
+            header = read_header(announce.header)
+            expected = self._limits.params_type if announce.key.kind == "Train" else ParamsType.FULL
+            sent = self._asks[ask].parts.get("params")
+            problem = header if isinstance(header, Refusal) else check_header(header, expected, sent.digest if sent else "")
+            if isinstance(header, Refusal) or problem:
+                return self._out(self._asks[ask], name, "Refused", problem or Refusal("Malformed", ""))
+            assert self._journal is not None
+            if name in self._spools:
+                self._spools.pop(name).close()
+            spool = Spool(
+                self._journal.folder,
+                f"{ask[0]}.{ask[1]}.{name}",
+                announce.upload,
+                [(p.name, p.size) for p in announce.parts],
+            )
+            self._spools[name] = spool
+            self._sites[name].upload(time.monotonic(), spool.position.held, sum(spool.position.sizes))
+            return Upload(name, ask, announce.upload, header, self._asks[ask].parts, spool)
+
+    def _verdict_before_bytes(self, name: str, announce: wire.Announce, ask: Ask) -> wire.Verdict | None:
+        if announce.attempt != self.attempt:
+            return _refused("StaleAttempt", f"attempt {announce.attempt}, the job is at attempt {self.attempt}")
+        opened = self._asks.get(ask) if announce.key.round == self.round else None
+        if opened and name in opened.answers:
+            if opened.uploads.get(name) == announce.upload:
+                return wire.Verdict(accepted=True)  # the first verdict was lost on its way
+            return _refused("AlreadyAnswered", f"round {self.round} has this site's {ask[0]} answer already")
+        if opened is None or not opened.waits_for(name):
+            why = f"{ask[0]} of round {announce.key.round} is over for this site; the job is at round {self.round}"
+            log.warning("refused %s: PastRound: %s", name, why)
+            return _refused("PastRound", why)
+        if announce.declined:
+            return self._out(opened, name, "Declined", Refusal("Declined", announce.declined))
+        return None
+
+    def received(self, upload: Upload, size: int) -> None:
+        """`size` more bytes of an answer are here."""
+        with self._changed:
+            self.bytes_in += size
+            site = self._sites[upload.site]
+            site.bytes_up += size
+            site.upload(time.monotonic(), upload.spool.position.held, sum(upload.spool.position.sizes))
+
+    def accept(self, upload: Upload, digests: Sequence[str]) -> wire.Verdict:
+        """Judge a complete answer. Reads all of it, so it is called off the event loop.
+
+        Raises TransportError if it must be sent again, OSError when the disk refuses.
+        """
+        parts: Mapping[str, Stored] = {}
+        try:
+            parts = upload.spool.seal(digests)
+            problem = check_parts(upload.ask[0], upload.sent, parts)
+        except CodecError as e:
+            problem = Refusal("Malformed", str(e))
+        with self._changed:
+            opened = self._asks.get(upload.ask)
+            if self._spools.get(upload.site) is upload.spool:
+                del self._spools[upload.site]
+            if opened is None or not opened.waits_for(upload.site):
+                upload.spool.close()
+                return _refused("PastRound", f"round {self.round} closed while the answer travelled")
+            if problem:
+                upload.spool.discard()
+                return self._out(opened, upload.site, "Refused", problem)
+            upload.spool.close()
+            self._accepted(opened, upload, parts)
+        return wire.Verdict(accepted=True)
+
+    def _accepted(self, opened: _Open, upload: Upload, parts: Mapping[str, Stored]) -> None:
+        assert self._journal is not None
+        self._journal.append(
+            "accepted",
+            ask=list(opened.ask),
+            site=upload.site,
+            upload=upload.upload,
+            header=upload.header.__dict__,
+            parts={name: facts(part) for name, part in parts.items()},
+        )
+        answer = _answer(opened, self.round, upload.site, upload.header, parts)
+        site = self._sites[upload.site]
+        site.examples, site.metrics = answer.num_examples, answer.metrics
+        opened.answers[upload.site] = answer
+        opened.uploads[upload.site] = upload.upload
+        opened.records[upload.site] = site.round_record(time.monotonic())
+        site.bytes_down = site.bytes_up = 0
+        site.settle("Answered")
+        self._settle(opened)
+        self._changed.notify_all()
+
+    def _out(self, opened: _Open, name: str, state: Any, refusal: Refusal) -> wire.Verdict:
+        """A site will not answer this ask: journalled, told, and the round decides anew."""
+        assert self._journal is not None
+        self._journal.append(
+            "out", ask=list(opened.ask), site=name, reason=refusal.reason, message=refusal.message
+        )
+        log.warning("round %d: %s %s: %s: %s", self.round, state.lower(), name, refusal.reason, refusal.message)
+        opened.out[name] = refusal
+        self._sites[name].settle(state, f"{refusal.reason}: {refusal.message}")
+        self._changed.notify_all()
+        return wire.Verdict(accepted=state == "Declined", reason=refusal.reason, message=refusal.message)
+
+    def _offer(self, site: Site, opened: _Open) -> None:
+        site.ask(time.monotonic())
+        key = wire.Key(kind=opened.ask[0], round=self.round, ask=opened.ask[1])
+        parts = [wire.Part(name=n, size=p.size, digest=p.digest) for n, p in opened.parts.items()]
+        if not parts and site.push:
+            site.state = "Training"
+        self._push(site, wire.Downward(task=wire.Task(key=key, attempt=self.attempt, parts=parts)))
+
+    def _push(self, site: Site, event: wire.Downward) -> None:
+        if site.push is not None:
+            site.push(event)
+
+    # ------------------------------------------------------------------------------------------ for people
+
+    def sites(self) -> list[Site]:
+        """A snapshot of the roster."""
+        with self._changed:
+            return [replace(s) for s in self._sites.values()]
+
+    def last_kind(self) -> RoundKind:
+        """Kind of the round's last ask."""
+        with self._changed:
+            return "Evaluate" if list(self._asks)[-1][0] == "Evaluate" else "Train"
+
+    def outcome(self, kind: str) -> tuple[dict[str, Answer], dict[str, SiteRound], list[Missing]]:
+        """Of the last ask of a kind in this round: its answers, what each cost, and who is missing and why."""
+        with self._changed:
+            opened = self._asks[kind, self._count[kind] - 1]
+            out = self._asked(opened).out
+            missing = []
+            for name in sorted(opened.sites - set(opened.answers)):
+                reason, _, message = out.get(name, "DeadlineExceeded: no answer when the round closed").partition(": ")
+                missing.append(Missing(name, reason, message))
+            return dict(opened.answers), dict(opened.records), missing
+
+    def round_seconds(self) -> float:
+        """Running time of the round so far."""
+        with self._changed:
+            return self._journal.elapsed_seconds() if self._journal else 0.0
+
+
+def _answer(opened: _Open, number: int, site: str, header: Header, parts: Mapping[str, Stored]) -> Answer:
+    trees: dict[str, Tree] = dict(parts)
+    if header.params_type == ParamsType.DIFF and "params" in trees:
+        # w_t + D_k in float64: a workflow sees weights, whatever travelled.
+        sent = opened.parts["params"]
+        trees["params"] = combine(lambda d, w: w + d, trees["params"], sent, layout=sent.layout)
+    return Answer(site, opened.ask[0], number, header.num_examples, header.metrics, header.meta, trees)
+
+
+def _refused(reason: str, message: str) -> wire.Verdict:
+    return wire.Verdict(accepted=False, reason=reason, message=message)

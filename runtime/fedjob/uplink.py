@@ -1,0 +1,281 @@
+"""A site's end of its job: the life line, tasks in, answers out. Sockets and time; what scripts see is in `client`.
+
+One thread holds the life line open, so that the server knows within seconds when this process is gone, and keeps the newest
+task in an inbox of one. Tensors travel on the script's own thread, straight between the wire and their memory: there is one
+copy of the model in this process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from . import __version__, chunks, tls
+from . import wire_pb2 as wire
+from .codec import Inflow, Outflow
+from .errors import CodecError, JobFailed, LocalProtocolError, ReceiveTimeout, ServerLost, TransportError
+from .identity import Credentials
+from .transport import CHUNK_BYTES, Channel, Gone, PermissionDenied
+
+log = logging.getLogger("fedjob")
+Received = Callable[[bytes], object]  # what else is done with arriving bytes
+
+
+class JobOver(Exception):  # noqa: N818
+    """A transfer was cut because the job has ended."""
+
+
+@dataclass
+class Outage:
+    """Tries of one transfer."""
+
+    since: float = field(default_factory=time.monotonic)
+    backoff: float = 0.05
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The job is over. state: Complete or Failed."""
+
+    state: str
+    reason: str
+    message: str
+
+
+class Uplink:
+    """The connection of one training process to its server. Raises JobFailed, ServerLost as the script shall see them."""
+
+    def __init__(
+        self, address: str, server_name: str, credentials: Credentials, attempt: int, server_lost_seconds: float
+    ) -> None:
+        self._channel = Channel(address, server_name, credentials)
+        self._where = (address, credentials, server_name)
+        self._attempt = attempt
+        self._patience = server_lost_seconds
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
+        self._task: wire.Task | None = None
+        self._over: set[tuple[str, int, int]] = set()
+        self._ended: Ended | None = None
+        self._broken: Exception | None = None
+        self._alive_at = time.monotonic()
+        self._line: queue.SimpleQueue[wire.Upward | None] = queue.SimpleQueue()
+        self._closing = False
+        self._thread = threading.Thread(target=self._hold_line, name="fedjob-lifeline", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------------------------------------ tasks
+
+    def next_task(self, timeout: float | None = None) -> wire.Task | None:
+        """The task that is to be done now; None when the job has ended well.
+
+        timeout: seconds. Raises ReceiveTimeout, JobFailed, ServerLost.
+        """
+        self._check_process()
+        until = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while True:
+                if self._ended is not None:
+                    if self._ended.state != "Complete":
+                        raise JobFailed(self._ended.reason, self._ended.message)
+                    return None
+                if self._task is not None:
+                    return self._task
+                if self._broken is not None:
+                    raise self._broken
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise ReceiveTimeout(f"no task within {timeout} s; the job goes on, call again")
+                self._changed.wait(left)
+
+    def is_over(self, key: wire.Key) -> bool:
+        """Whether the server has said that it no longer wants the answer to this task."""
+        with self._changed:
+            return (key.kind, key.round, key.ask) in self._over
+
+    def done(self, key: wire.Key) -> None:
+        """Take the task out of the inbox, unless a newer one is there."""
+        with self._changed:
+            if self._task is not None and self._task.key == key:
+                self._task = None
+
+    def fetch(self, part: wire.Part, forms: Mapping[str, str], also: Received | None = None) -> Inflow:
+        """The tensors of a part, filled in place; after a cut it goes on where it stood.
+
+        also: called with each chunk as it comes. Raises ServerLost, JobOver, CodecError, or Gone if the round has closed.
+        """
+        inflow, digest, outage = Inflow(forms), blake3(), Outage()
+        while not inflow.complete:
+            try:
+                for chunk in self._channel.fetch(part.digest, inflow.position):
+                    if chunk.offset != inflow.position or chunks.digest(chunk.data) != chunk.digest:
+                        raise TransportError(f"chunk at {chunk.offset} is damaged or not the one at {inflow.position}")
+                    digest.update(chunk.data)
+                    if also is not None:
+                        also(chunk.data)
+                    inflow.write(chunk.data)
+                if not inflow.complete:
+                    raise TransportError(f"the server ended {part.name} at byte {inflow.position} of {part.size}")
+            except TransportError as e:
+                self._sit_out(outage, e)
+        if digest.hexdigest() != part.digest:
+            raise CodecError(f"{part.name} arrived with digest {digest.hexdigest()[:12]}, expected {part.digest[:12]}")
+        return inflow
+
+    def submit(self, announce: wire.Announce, parts: Sequence[Outflow]) -> wire.Verdict:
+        """Send an answer, however often the connection is cut; each time only what the server lacks.
+
+        Raises ServerLost, or PermissionDenied if the server will not talk to this site.
+        """
+        self._check_process()
+        announce.attempt, announce.upload, outage = self._attempt, uuid.uuid4().hex, Outage()
+        while True:
+            resume: queue.SimpleQueue[wire.Resume | None] = queue.SimpleQueue()
+            try:
+                for reply in self._channel.submit(_frames(announce, parts, resume)):
+                    if reply.HasField("verdict"):
+                        return reply.verdict
+                    resume.put(reply.resume)
+                raise TransportError("the server ended the answer without a verdict")
+            except TransportError as e:
+                try:
+                    self._sit_out(outage, e)
+                except JobOver:
+                    return wire.Verdict(reason="JobEnded", message="the job ended while the answer travelled")
+            finally:
+                resume.put(None)
+
+    # -------------------------------------------------------------------------------------- life line
+
+    def tell(self, event: wire.Upward) -> None:
+        """Say something on the life line, soon; lost if the line is down."""
+        self._check_process()
+        self._line.put(event)
+
+    def close(self, farewell: wire.Farewell | None = None) -> None:
+        """Say why this process goes, wait a moment until that is sent, and let go of the connection."""
+        if self._pid != os.getpid():
+            return
+        with self._changed:
+            already, self._closing = self._closing, True
+        if already:
+            return
+        if farewell is not None and self._ended is None:
+            self._line.put(wire.Upward(farewell=farewell))
+        self._line.put(None)
+        self._thread.join(timeout=5.0 if farewell is not None and self._broken is None else 0.2)
+        self._channel.close()
+
+    def _hold_line(self) -> None:
+        backoff = 0.1
+        while not self._closing and self._ended is None:
+            try:
+                for event in self._channel.attend(_upward(self._attempt, self._line)):
+                    backoff = 0.1
+                    self._take(event)
+            except PermissionDenied as e:
+                return self._break(JobFailed("Refused", f"the server refuses this site: {e}"))
+            except TransportError as e:
+                if time.monotonic() - self._alive_at > self._patience:
+                    return self._break(ServerLost(self._lost_message(e)))
+                if not self._closing:
+                    self._complain(e, backoff)
+            finally:
+                self._line, old = queue.SimpleQueue(), self._line
+                old.put(None)
+                self._alive_at = min(self._alive_at, time.monotonic())
+            # Wakes at once when the process closes; the jitter keeps a thousand sites from coming back together.
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, backoff * random.uniform(0.5, 1.0))
+            backoff = min(backoff * 2, 2.0)
+        return None
+
+    def _complain(self, error: TransportError, backoff: float) -> None:
+        """Once per outage: what the connection said, and what a closer look finds."""
+        if backoff == 0.2:
+            log.warning("no connection to %s: %s; trying again", self._where[0], self._diagnose() or error)
+
+    def _take(self, event: wire.Downward) -> None:
+        with self._changed:
+            self._alive_at = float("inf")  # until the line breaks
+            if event.HasField("task"):
+                self._task = event.task
+            elif event.HasField("cancel"):
+                key = event.cancel.key
+                self._over.add((key.kind, key.round, key.ask))
+                if self._task is not None and self._task.key == key:
+                    self._task = None
+            elif event.HasField("end"):
+                self._ended = Ended(event.end.state, event.end.reason, event.end.message)
+            self._changed.notify_all()
+
+    def _break(self, error: Exception) -> None:
+        with self._changed:
+            self._broken = error
+            self._changed.notify_all()
+
+    def _sit_out(self, outage: Outage, error: TransportError) -> None:
+        """Wait a little before the next try. Raises JobOver, ServerLost, or the error if trying again cannot help."""
+        if isinstance(error, PermissionDenied | Gone):
+            raise error
+        with self._changed:
+            if self._ended is not None:
+                raise JobOver from error
+            now = time.monotonic()
+            if now - max(outage.since, min(self._alive_at, now)) > self._patience:
+                raise ServerLost(self._lost_message(error)) from error
+            log.info("transfer interrupted (%s); going on", error)
+            self._changed.wait_for(lambda: self._ended is not None, outage.backoff * random.uniform(0.5, 1.0))
+        outage.backoff = min(outage.backoff * 2, 2.0)
+
+    def _lost_message(self, error: Exception) -> str:
+        why = self._diagnose() or str(error)
+        return f"no server at {self._where[0]} for {self._patience:.0f} s (failurePolicy.serverLostSeconds): {why}"
+
+    def _diagnose(self) -> str:
+        address, credentials, server_name = self._where
+        return tls.diagnose(address, credentials, server_name)
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise LocalProtocolError(
+                "this process was forked after fedjob.init(); only the process that called init() may talk to the server"
+            )
+
+
+def _upward(attempt: int, line: queue.SimpleQueue[wire.Upward | None]) -> Iterator[wire.Upward]:
+    """What is said on one life line, until None."""
+    yield wire.Upward(hello=wire.Hello(attempt=attempt, version=__version__))
+    while (event := line.get()) is not None:
+        yield event
+
+
+def _frames(
+    announce: wire.Announce, parts: Sequence[Outflow], resume: queue.SimpleQueue[wire.Resume | None]
+) -> Iterator[wire.Frame]:
+    """The announcement; then, from where the server stands, every chunk; then the seal."""
+    yield wire.Frame(announce=announce)
+    start = resume.get()
+    if start is None:
+        return
+    digests = []
+    for i, part in enumerate(parts):
+        hasher = blake3()
+        for offset, data in part.chunks(0, CHUNK_BYTES):
+            hasher.update(data)
+            if (i, offset + len(data)) > (start.part, start.offset) and i >= start.part:
+                skip = max(start.offset - offset, 0) if i == start.part else 0
+                piece = data[skip:] if skip else data
+                chunk = wire.Chunk(part=i, offset=offset + skip, digest=chunks.digest(piece), data=piece)
+                yield wire.Frame(chunk=chunk)
+        digests.append(hasher.hexdigest())
+    yield wire.Frame(seal=wire.Seal(digests=digests))
