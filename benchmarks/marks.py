@@ -39,7 +39,9 @@ class Marks:
     seen: list[Mark] = field(default_factory=list)
     rest: bytes = b""
 
-    def until(self, done: Callable[[list[Mark]], bool], process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
+    def until(
+        self, done: Callable[[list[Mark]], bool], process: subprocess.Popen[bytes], log: Path, seconds: float
+    ) -> None:
         """Read until `done`. Raises MeasureError if `process` ends before, or past `seconds`."""
         end = time.monotonic() + seconds
         pidfd = os.pidfd_open(process.pid)

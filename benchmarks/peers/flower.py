@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import statistics
 import subprocess
@@ -28,7 +27,6 @@ def install() -> Path:
     return environment("flwr", VERSION, unbound=("certifi",))
 
 
-@functools.cache
 def empty_rounds(rounds: int) -> PeerRun:
     """Run one job of so many empty rounds. Raises MeasureError."""
     venv, work = install(), emptied("flower")
@@ -82,9 +80,11 @@ def _deploy(bin_: Path, work: Path, env: dict[str, str]) -> subprocess.Popen[byt
     listen = ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
     server = start([bin_ / "flower-superlink", *files, *listen], log, cwd=work, env=env)
     await_port(port, server, log, START_SECONDS)
+    started = []
     for own in nodes:
         log = work / f"supernode-{own}.log"
         join = ["--root-certificates", tls.ca, "--superlink", address, "--host", "127.0.0.1", "--port", str(own)]
-        node = start([bin_ / "flower-supernode", *files, *join], log, cwd=work, env=env)
+        started.append((own, start([bin_ / "flower-supernode", *files, *join], log, cwd=work, env=env), log))
+    for own, node, log in started:
         await_port(own, node, log, START_SECONDS)
     return server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import statistics
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from folders import emptied
 from marks import VARIABLE, marks
-from processes import contained, require_free, start
+from processes import contained, isolated, start
 
 from peers import CLIENTS, ROUND_SECONDS, START_SECONDS, VALUES, PeerRun
 from peers.environment import environment, versions
@@ -24,11 +23,9 @@ def install() -> Path:
     return environment("nvflare", VERSION)
 
 
-@functools.cache
 def empty_rounds(rounds: int) -> PeerRun:
     """Run one job of so many empty rounds. Raises MeasureError."""
     venv, work = install(), emptied("nvflare")
-    require_free(*PORTS)
     job = shutil.copytree(JOB, work / "job")
     log = work / "submit.log"
     with contained(), marks(work) as seen:
@@ -42,7 +39,9 @@ def empty_rounds(rounds: int) -> PeerRun:
         }
         began = time.monotonic()
         sizes = map(str, (CLIENTS, rounds, VALUES))
-        process = start([venv / "bin/python", "submit.py", *sizes], log, cwd=job, env=env)
+        # Its server listens on all addresses; here there is only the loopback one.
+        submit = isolated([venv / "bin/python", "submit.py", *sizes], PORTS)
+        process = start(submit, log, cwd=job, env=env)
         seconds = START_SECONDS + rounds * ROUND_SECONDS
         seen.until(lambda all_: sum(m.event == "sent" for m in all_) == CLIENTS * rounds, process, log, seconds)
     intervals = seen.intervals()

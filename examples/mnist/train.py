@@ -42,7 +42,8 @@ while fedjob.is_running():
             net.train(own, images, digits, epochs=local_epochs, lr=lr, seed=(seed, site, t))
         own_accuracy = net.accuracy(own, test_images, test_digits)
         print(f"final model: accuracy {accuracy:.3f}; trained here alone: {own_accuracy:.3f}", flush=True)
-        fedjob.send(fedjob.FLModel(metrics={"accuracy": accuracy, "own_accuracy": own_accuracy}))
+        metrics = {"accuracy": accuracy, "own_accuracy": own_accuracy}
+        fedjob.send(fedjob.FLModel(metrics=metrics, meta={"num_examples": len(digits)}))
         continue
 
     t = received.current_round

@@ -29,7 +29,8 @@ while fedjob.is_running():
             own = model.train(own, measurements, malignant, epochs=local_epochs, seed=t)
         own_accuracy = model.accuracy(own, test_measurements, test_malignant)
         print(f"final model: accuracy {accuracy:.3f}; trained here alone: {own_accuracy:.3f}", flush=True)
-        fedjob.send(fedjob.FLModel(metrics={"accuracy": accuracy, "own_accuracy": own_accuracy}))
+        metrics = {"accuracy": accuracy, "own_accuracy": own_accuracy}
+        fedjob.send(fedjob.FLModel(metrics=metrics, meta={"num_examples": len(mine)}))
         continue
 
     t = received.current_round

@@ -30,9 +30,9 @@ def uniform(_: Answer) -> float:
 
 
 def mean(answers: Iterable[Answer], part: str, *, by: Callable[[Answer], float] = examples) -> Tree:
-    """The weighted mean of one part of some answers: x_1 + Σ p_k (x_k - x_1), p_k = w_k / Σw.
+    """The weighted mean of one part of some answers: x_1 - Σ p_k (x_1 - x_k), p_k = w_k / Σw.
 
-    The form with differences is exact, in every dtype, where all x_k are equal or there is only one.
+    The form with differences is exact, in every dtype, where all x_k are equal or there is only one; the signs keep a -0.0.
     answers: at least one; their parts have one layout. by: an answer's weight, > 0.
     """
     ordered = sorted(answers, key=lambda a: a.sender)
@@ -57,12 +57,11 @@ def weighted_mean(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
         if spec.dtype not in FLOATS:
             return first
         base = first.astype(np.float64)
-        total = base.copy()
-        scratch = np.empty_like(base)
+        total, scratch = base.copy(), np.empty_like(base)
         for tree, share in zip(trees[1:], shares[1:], strict=True):
-            np.subtract(tree.read(tree.layout.by_name[spec.name], start, stop), base, out=scratch, dtype=np.float64)
+            np.subtract(base, tree.read(tree.layout.by_name[spec.name], start, stop), out=scratch, dtype=np.float64)
             scratch *= share
-            total += scratch
+            total -= scratch
         return total
 
     return Computed(trees[0].layout, block)

@@ -65,9 +65,7 @@ def _score_chart(outcome: Outcome, metric: str) -> Chart:
         own = [(x, each.sites[site.name].metrics.get(metric)) for x, each in points if site.name in each.sites]
         sites.append(_site_line(outcome, index, own))
     overall = [(x, each.metrics.get(metric)) for x, each in points]
-    line = _global_line([point for point in overall if point[1] is not None])
-    # A few coloured lines stay visible on the strong one; many grey ones would bury it.
-    data = [*sites, line] if len(sites) > _COLOURED_SITES else [line, *sites]
+    data = [*sites, _global_line([point for point in overall if point[1] is not None])]
     keys = [Key("━", "--ink", "global"), *site_keys(outcome)]
     if outcome.evaluation and metric in outcome.evaluation.metrics:
         final = _number(outcome.evaluation.metrics[metric])
@@ -101,8 +99,8 @@ def _site_line(outcome: Outcome, index: int, points: Sequence[tuple[float, float
         "y": [_number(y) for _, y in kept],
         # A site that took part once has a point and no line: it needs its marker even among many.
         "mode": "lines+markers" if marked or len(kept) == 1 else "lines",
-        "line": {"color": colour, "width": 1 if many else 1.6},
-        "marker": {"color": colour, "size": 6, "symbol": "circle" if many else _MARKERS[index][0]},
+        "line": {"color": colour, "width": 1 if many else 1.4},
+        "marker": {"color": colour, "size": 7, "symbol": "circle" if many else _MARKERS[index][0]},
         "hovertemplate": "%{fullData.name}<br>round %{x}: %{y:.4g}<extra></extra>",
     }
 
@@ -113,9 +111,10 @@ def _global_line(points: Sequence[tuple[float, float | None]]) -> Trace:
         "name": "global",
         "x": [x for x, _ in points],
         "y": [_number(y) for _, y in points],
-        "mode": "lines+markers" if len(points) <= _MARKED_POINTS else "lines",
-        "line": {"color": "--ink", "width": 3.5},
-        "marker": {"color": "--ink", "size": 6},
+        # No markers, so that those of the sites stay visible beside the line; but a single point has no line.
+        "mode": "markers" if len(points) == 1 else "lines",
+        "line": {"color": "--ink", "width": 3},
+        "marker": {"color": "--ink", "size": 9},
         "hovertemplate": "global<br>round %{x}: %{y:.4g}<extra></extra>",
     }
 
@@ -127,7 +126,7 @@ def _final_point(x: int, y: float | None) -> Trace:
         "x": [x],
         "y": [y],
         "mode": "markers",
-        "marker": {"color": "--paper", "size": 13, "line": {"color": "--ink", "width": 3.5}},
+        "marker": {"color": "--paper", "size": 12, "line": {"color": "--ink", "width": 3}},
         "hovertemplate": "final model: %{y:.4g}<extra></extra>",
     }
 

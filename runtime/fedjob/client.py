@@ -89,7 +89,9 @@ class _Session:
 _session: _Session | None = None
 
 
-def init(model: Mapping[str, Any] | None = None, *, rank: int | str | None = None, config_file: str | None = None) -> Context:
+def init(
+    model: Mapping[str, Any] | None = None, *, rank: int | str | None = None, config_file: str | None = None
+) -> Context:
     """Join the job. Call once, before any other function here.
 
     model: a state dict offered as the initial model; it is read if the server has none and asks this site, at the latest in
@@ -156,7 +158,12 @@ def _download(s: _Session, task: Task) -> FLModel | None:
         optimizer_params=parts.get("optimizer_params"),
         current_round=task.key.round,
         total_rounds=total,
-        meta={"job_id": s.config.uid, "site_name": s.config.site, "current_round": task.key.round, "total_rounds": total},
+        meta={
+            "job_id": s.config.uid,
+            "site_name": s.config.site,
+            "current_round": task.key.round,
+            "total_rounds": total,
+        },
     )
 
 

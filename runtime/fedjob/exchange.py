@@ -57,7 +57,9 @@ def announcement(
         raise TypeError(f"send(model): an FLModel is expected, got {type(model).__name__}")
     evaluating = task.key.kind == "Evaluate"
     if model.metrics is None and (evaluating or model.params is None):
-        raise ValueError("send(model): " + ("metrics are asked for" if evaluating else "neither params nor metrics are set"))
+        raise ValueError(
+            "send(model): " + ("metrics are asked for" if evaluating else "neither params nor metrics are set")
+        )
     parts: dict[str, Outflow] = {}
     if not evaluating:
         for name in ("params", "optimizer_params"):
@@ -93,7 +95,9 @@ def _difference(new: Outflow, base: Path) -> Outflow:
     prefix = file.read(8)
     layout = parse(prefix + file.read(header_length(prefix) - 8))
     if {s.name: (s.dtype, s.shape) for s in layout.specs} != {s.name: (s.dtype, s.shape) for s in new.layout.specs}:
-        raise LocalProtocolError("params differ in names, shapes or dtypes from the model received; a DIFF needs the same")
+        raise LocalProtocolError(
+            "params differ in names, shapes or dtypes from the model received; a DIFF needs the same"
+        )
 
     def source(spec: Any, read: Any) -> Any:
         at = layout.data_start + layout.by_name[spec.name].start
@@ -115,4 +119,4 @@ def _minus(new: Bytes, base: bytes, dtype: str) -> Bytes:
     kind = numpy_dtype(dtype)
     wide = np.float64 if kind.itemsize > 2 else np.float32
     difference = np.frombuffer(new, kind).astype(wide) - np.frombuffer(base, kind).astype(wide)
-    return difference.astype(kind).tobytes()
+    return bytes(difference.astype(kind).tobytes())

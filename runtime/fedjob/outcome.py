@@ -75,17 +75,35 @@ class Outcome:
         return self.status.progress.total_rounds or len(self.rounds)
 
     @property
+    def scoring(self) -> RoundRecord | None:
+        """The newest record that has global scores."""
+        return next((record for record in reversed(self.records) if record.metrics), None)
+
+    @property
     def metrics(self) -> Metrics:
         """The newest global scores."""
-        return next((each.metrics for each in reversed(self.records) if each.metrics), self.status.metrics)
+        return self.scoring.metrics if self.scoring else self.status.metrics
 
     @property
     def scored_model(self) -> str:
         """Which model `metrics` scores, in words."""
-        if self.evaluation and self.evaluation.metrics:
+        if self.scoring is None:
+            return "the global model"
+        if self.scoring.kind == "Evaluate":
             return "the final model"
-        scored = next((each.round for each in reversed(self.rounds) if each.metrics), None)
-        return "the global model" if scored is None else f"the global model at the start of round {scored}"
+        return f"the global model at the start of round {self.scoring.round}"
+
+    @property
+    def older_scores(self) -> list[str]:
+        """Sites whose newest scores are of an older model than `scored_model`: they missed that round."""
+        scoring = self.scoring
+        if scoring is None:
+            return []
+        return [
+            site.name
+            for site in self.sites
+            if site.metrics and not (site.name in scoring.sites and scoring.sites[site.name].metrics)
+        ]
 
     @property
     def metric_names(self) -> list[str]:

@@ -74,7 +74,7 @@ def decide(rule: Rule, asked: Asked, elapsed_seconds: float) -> Wait | Closed | 
 
 
 def _missing(rule: Rule, asked: Asked, required: frozenset[str]) -> str:
-    reasons = [f"{s}: {asked.out.get(s, 'no answer by the deadline')}" for s in sorted(asked.sites - asked.answered)]
+    reasons = [f"{s}: {asked.out.get(s, 'no answer')}" for s in sorted(asked.sites - asked.answered)]
     need = f"{rule.quorum} of {len(asked.sites)} answers needed"
     if required - asked.answered:
         need += f", {', '.join(sorted(required - asked.answered))} required"

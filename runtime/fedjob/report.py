@@ -83,6 +83,7 @@ def render(outcome: Outcome, job_file: str = "") -> str:
         metrics=outcome.metric_names,
         keys=outcome.logged_keys,
         troubled=[site for site in outcome.sites if site.status.message],
+        refusals=any(site.refused for site in outcome.sites),
         restarts=any(site.status.restarts for site in outcome.sites),
         updated=_time_text(outcome.status.updated_at),
         missed=_missed_text,

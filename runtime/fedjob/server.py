@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from .errors import FedJobError, JobFailed, PeerFailed, StateError
 from .model import ParamsType
 from .peers import Offer
 from .progress import Story, round_record, status
-from .refusals import log_refusals
 from .records import HISTORY_FILE, METRICS_FILE, STATUS_FILE, JobRef, append, read_history, write_status
+from .refusals import log_refusals
 from .service import JobService
 from .session import Interrupted, Limits, Session
 from .stopping import reached
@@ -36,6 +37,7 @@ log = logging.getLogger("fedjob.server")
 
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_SOFTWARE, EXIT_INTERRUPTED = 0, 1, 2, 70, 143
 MODEL_FILE = "model.safetensors"
+_CHECKPOINT = "checkpoint"
 _STATUS_SECONDS = 0.2
 _DRAIN_SECONDS = 10.0
 
@@ -49,7 +51,7 @@ def main() -> int:
         config = read_server(Path(sys.argv[1]))
         return asyncio.run(_run(config))
     except FedJobError as e:
-        log.error("%s: %s", type(e).__name__, e)  # noqa: TRY400 - the sentence says it all
+        log.error("%s: %s", type(e).__name__, e)
         return EXIT_USAGE
 
 
@@ -142,7 +144,7 @@ def _fail(story: Story, session: Session, reason: str, message: str) -> int:
 
 def _drive(config: ServerConfig, story: Story, session: Session) -> str:
     """All rounds that are missing; returns why the job is complete."""
-    spec, folder = config.job.spec, config.state / "checkpoint"
+    spec, folder = config.job.spec, config.state / _CHECKPOINT
     workflow = spec.workflow.model_copy(update={"quorum": spec.effective_quorum})
     module = WORKFLOWS[workflow.type]
     saved = checkpoint.load(folder, module.State)
@@ -155,26 +157,32 @@ def _drive(config: ServerConfig, story: Story, session: Session) -> str:
         session.add_running_seconds(before)
         session.await_sites(1 if state.round < workflow.rounds else 0)
     story.state, story.completed_rounds = "Running", min(state.round, workflow.rounds)
-    reason = reached(workflow.stop_when, story.scores(workflow.stop_when))
-    if not reason:
-        for state in _rounds(config, story, session, module.server(session, state, workflow), folder):
-            reason = reached(workflow.stop_when, story.scores(workflow.stop_when))
-            if reason and state.round < workflow.rounds:
-                break
+    state, reason = _play(config, story, session, workflow, state)
     if reason and state.round < workflow.rounds:  # what the workflow does after its last round, after this one
-        workflow = workflow.model_copy(update={"rounds": state.round})
-        for state in _rounds(config, story, session, module.server(session, state, workflow), folder):
-            pass
+        shortened = workflow.model_copy(update={"rounds": state.round, "stop_when": None})
+        state, _ = _play(config, story, session, shortened, state)
     _publish(state.model, config.run / MODEL_FILE)
     return reason or "RoundsCompleted"
 
 
-def _rounds(config: ServerConfig, story: Story, session: Session, states: Any, folder: Path) -> Any:
+def _play(config: ServerConfig, story: Story, session: Session, workflow: Any, state: Any) -> tuple[Any, str]:
+    """Rounds until the workflow's last one, or until its stop condition holds: the state then, and why ("": the last)."""
+    reason = reached(workflow.stop_when, story.scores(workflow.stop_when))
+    if reason and state.round < workflow.rounds:
+        return state, reason
+    for after in _rounds(config, story, session, WORKFLOWS[workflow.type].server(session, state, workflow)):
+        state, reason = after, reached(workflow.stop_when, story.scores(workflow.stop_when))
+        if reason and state.round < workflow.rounds:
+            break
+    return state, reason
+
+
+def _rounds(config: ServerConfig, story: Story, session: Session, states: Iterator[Any]) -> Iterator[Any]:
     """Each state of the workflow once it is safe on disk and told."""
     began, traffic = time.monotonic(), (session.bytes_in, session.bytes_out)
     for state in states:
         asked = time.monotonic()
-        checkpoint.save(folder, state, session.running_seconds())
+        checkpoint.save(config.state / _CHECKPOINT, state, session.running_seconds())
         saved = time.monotonic()
         moved = (session.bytes_in - traffic[0], session.bytes_out - traffic[1])
         phases = {"train": asked - began, "aggregate": saved - asked}

@@ -112,5 +112,3 @@ class JobService:
             raise Refused(str(e)) from None
         assert site is not None
         return site
-
-

@@ -296,7 +296,9 @@ class Session:
             if opened.waits_for(name):
                 key = wire.Key(kind=opened.ask[0], round=self.round, ask=opened.ask[1])
                 why = f"round {self.round} closed without this site's answer"
-                self._push(self._sites[name], wire.Downward(cancel=wire.Cancel(key=key, reason="PastRound", message=why)))
+                self._push(
+                    self._sites[name], wire.Downward(cancel=wire.Cancel(key=key, reason="PastRound", message=why))
+                )
         opened.closed = True
 
     def _wait(self, seconds: float) -> None:
@@ -384,7 +386,9 @@ class Session:
             header = read_header(announce.header)
             expected = self._limits.params_type if announce.key.kind == "Train" else ParamsType.FULL
             sent = self._asks[ask].parts.get("params")
-            problem = header if isinstance(header, Refusal) else check_header(header, expected, sent.digest if sent else "")
+            problem = (
+                header if isinstance(header, Refusal) else check_header(header, expected, sent.digest if sent else "")
+            )
             if isinstance(header, Refusal) or problem:
                 return self._out(self._asks[ask], name, "Refused", problem or Refusal("Malformed", ""))
             assert self._journal is not None
@@ -473,9 +477,7 @@ class Session:
     def _out(self, opened: _Open, name: str, state: Any, refusal: Refusal) -> wire.Verdict:
         """A site will not answer this ask: journalled, told, and the round decides anew."""
         assert self._journal is not None
-        self._journal.append(
-            "out", ask=list(opened.ask), site=name, reason=refusal.reason, message=refusal.message
-        )
+        self._journal.append("out", ask=list(opened.ask), site=name, reason=refusal.reason, message=refusal.message)
         log.warning("round %d: %s %s: %s: %s", self.round, state.lower(), name, refusal.reason, refusal.message)
         opened.out[name] = refusal
         self._sites[name].settle(state, f"{refusal.reason}: {refusal.message}")

@@ -2,12 +2,13 @@
 
 import os
 import time
+from pathlib import Path
 
 import nvflare.client as flare
 
 
 def mark(event: str, site: str, number: int) -> None:
-    with open(os.environ["BENCH_MARKS"], "wb", buffering=0) as pipe:
+    with Path(os.environ["BENCH_MARKS"]).open("wb", buffering=0) as pipe:
         pipe.write(f"{time.monotonic():.6f} {event} {site} {number}\n".encode())
 
 

@@ -369,7 +369,8 @@ def final_table(run_folder: Path) -> Table:
     cells += [_cell(outcome.metrics, name) for name in metrics] + [""] * len(keys)
     table.add_row("global", *cells, style="bold")
     if metrics:
-        table.caption = f"Metrics score {outcome.scored_model}."
+        older = f" {_some(outcome.older_scores)} missed it: scores of an older one." if outcome.older_scores else ""
+        table.caption = Text(f"Metrics score {outcome.scored_model}.{older}")
         table.caption_justify = "left"
     return table
 

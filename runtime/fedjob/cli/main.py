@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -16,7 +15,9 @@ from .. import __version__
 from ..api import FederatedJob, JobFileError, cluster_only, json_schema, load
 from ..errors import FedJobError
 
-EXIT_CODES = """Exit codes: 0 the job is complete, 1 it failed, 2 the job file or an option is wrong, 130 it was interrupted."""
+EXIT_CODES = (
+    """Exit codes: 0 the job is complete, 1 it failed, 2 the job file or an option is wrong, 130 it was interrupted."""
+)
 
 app = typer.Typer(
     name="fedjob",
@@ -35,7 +36,9 @@ Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
 def run(
     job: JobFile,
     runs: Runs = Path("runs"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with this job's last run, from where it stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this job's last run, from where it stopped.")
+    ] = False,
     data: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=PATH", help="Where the data that `sites[].data` names is. May be repeated."),
@@ -113,7 +116,9 @@ def validate(job: JobFile) -> None:
     Example: `fedjob validate job.yaml`
     """
     parsed = _load(job)
-    typer.echo(f"{job}: {parsed.metadata.name}: {len(parsed.spec.sites)} sites, {parsed.spec.workflow.rounds} rounds, valid")
+    typer.echo(
+        f"{job}: {parsed.metadata.name}: {len(parsed.spec.sites)} sites, {parsed.spec.workflow.rounds} rounds, valid"
+    )
 
 
 @app.command()
@@ -128,7 +133,9 @@ def schema() -> None:
 
 @app.command()
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/mnist-01.", show_default=False)],
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/mnist-01.", show_default=False)
+    ],
 ) -> None:
     """Build a run's report.html again, also while the run goes on.
 
@@ -149,7 +156,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -186,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

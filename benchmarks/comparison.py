@@ -1,0 +1,34 @@
+"""Each peer's job is run once, whichever and however many measures ask for it."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from typing import Any
+
+from figure import Settings
+from peers import PeerRun, flower, nvflare
+from processes import MeasureError
+
+PEERS = {"nvflare": nvflare, "flower": flower}
+
+
+def peer_runs(settings: Settings) -> tuple[dict[str, PeerRun], dict[str, str]]:
+    """The peers' runs, and why there is none for a peer that failed."""
+    done = {name: _run(name, settings.peer_rounds) for name in settings.peers}
+    runs = {name: run for name, run in done.items() if isinstance(run, PeerRun)}
+    return runs, {name: run for name, run in done.items() if isinstance(run, str)}
+
+
+def detail(run: PeerRun) -> dict[str, Any]:
+    """What bench.json tells of a peer's run."""
+    return {**run.versions, **run.detail, "first_model_includes": run.first_model_includes}
+
+
+@functools.cache
+def _run(name: str, rounds: int) -> PeerRun | str:
+    # A peer that cannot be measured must not cost the others their figures.
+    try:
+        return PEERS[name].empty_rounds(rounds)
+    except (MeasureError, OSError, subprocess.SubprocessError) as e:
+        return f"{type(e).__name__}: {e}"

@@ -1,0 +1,34 @@
+"""P4: seconds from the exec of `fedjob run` to the first model at a client, for a script that imports numpy only."""
+
+from __future__ import annotations
+
+import statistics
+
+import ours
+from comparison import detail, peer_runs
+from figure import Figure, Settings
+
+GOAL_SECONDS = 3.0
+STEPS = ("started", "imported", "initialised", "received")
+
+
+def measure(settings: Settings) -> Figure:
+    """The median of several starts; beside it, what each peer includes in its own start."""
+    starts = [ours.empty_rounds("ours-p4", 1) for _ in range(settings.runs)]
+    seconds = [run.since_began("received") for run in starts]
+    runs, failed = peer_runs(settings)
+    return Figure(
+        title="`fedjob run` to the first model at a client",
+        value=round(statistics.median(seconds), 3),
+        unit="s",
+        goal=f"≤ {GOAL_SECONDS:.0f} s",
+        met=statistics.median(seconds) <= GOAL_SECONDS,
+        peers={name: round(peer.first_model_seconds, 3) for name, peer in runs.items()},
+        detail={
+            "runs": [round(s, 3) for s in seconds],
+            "includes": "certificates, start of server and clients, submission",
+            "script_median": {e: round(statistics.median(run.since_began(e) for run in starts), 3) for e in STEPS},
+            "peers": {name: detail(peer) for name, peer in runs.items()},
+            "failed": failed,
+        },
+    )

@@ -1,0 +1,228 @@
+"""Run a workflow without network, processes or waiting: in-memory peers, one thread, a virtual clock, seeded faults.
+
+    from fedjob import testing
+    from fedjob.api import FedAvg
+
+    result = testing.run(FedAvg(rounds=3), {"w": numpy.zeros(2)}, {"a": train_a, "b": train_b})
+    assert result.params["w"] ...
+
+`train_a` takes the FLModel that a script would receive and returns the one that it would send. A server that is killed and
+started again (`Faults.kill_before`) must end with the same bytes, and train nobody twice: `for k in range(result.calls)`.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint
+from .acceptance import Header, Refusal, check_header, check_parts
+from .api import Workflow
+from .codec import Inflow
+from .errors import JobFailed, PeerFailed
+from .model import FLModel
+from .peers import Answer, Close, Task
+from .quorum import Asked, Closed, NotMet, Rule, decide
+from .stored import Stored, Tree, open_stored, write, write_values
+from .workflows import WORKFLOWS
+
+Client = Callable[[FLModel], FLModel]
+Key = tuple[str, int, int]  # kind, round, n-th ask
+
+
+class Killed(BaseException):
+    """The server process ends here, as by SIGKILL: no handler of the workflow's may see it."""
+
+
+class Decline(Exception):  # noqa: N818
+    """A client raises it to sit a round out."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong, all of it repeatable.
+
+    seed: order of arrival. kill_before: numbers of the calls (asks, and answers handed over) before which the server is
+    killed. silent: site -> rounds in which it never answers.
+    """
+
+    seed: int = 0
+    kill_before: frozenset[int] = frozenset()
+    silent: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run. params: the final model as the clients get it; file: its bytes; calls: see `Faults`."""
+
+    rounds: int
+    params: Any
+    file: bytes
+    calls: int
+    trained: Counter[tuple[str, int]]
+    missing: Mapping[Key, Mapping[str, Refusal]]
+
+
+@dataclass
+class World:
+    """What outlives a server: the clients, their answers, and the count of calls."""
+
+    clients: Mapping[str, Client]
+    faults: Faults
+    folder: Path
+    answers: dict[tuple[Key, str], Answer] = field(default_factory=dict)
+    out: dict[Key, dict[str, Refusal]] = field(default_factory=dict)
+    closed: dict[Key, list[str]] = field(default_factory=dict)
+    trained: Counter[tuple[str, int]] = field(default_factory=Counter)
+    calls: int = 0
+
+    def call(self) -> None:
+        """Count a call, and be killed before it if that is planned."""
+        number, self.calls = self.calls, self.calls + 1
+        if number in self.faults.kill_before:
+            raise Killed
+
+
+class InMemory:
+    """Implements `peers.Peers`. One is one life of the server; what its successor finds is in the world."""
+
+    def __init__(self, world: World, workflow: Workflow, required: frozenset[str], wait_seconds: float = 0.0) -> None:
+        self.clients = tuple(sorted(world.clients))
+        self._world = world
+        self._workflow = workflow
+        self._required = required
+        self._wait_seconds = wait_seconds
+        self._count: Counter[tuple[str, int]] = Counter()
+
+    def ask(self, to: str, task: Task) -> Answer:
+        """See `Peers.ask`."""
+        try:
+            return next(iter(self.ask_all([to], task)))
+        except JobFailed as e:
+            raise PeerFailed(to, "PeerLost", e.message) from None
+
+    def ask_all(self, to: Sequence[str], task: Task, *, quorum: int = 1, close: Close = "Deadline") -> Iterator[Answer]:
+        """See `Peers.ask_all`. Answers arrive in a seeded order, one virtual second apart."""
+        w = self._world
+        w.call()
+        key = (task.kind, task.round, self._count[task.kind, task.round])
+        self._count[task.kind, task.round] += 1
+        sent = {name: _stored(w.folder, tree, f"task-{name}") for name, tree in task.parts.items()}
+        rule = Rule(quorum, self._workflow.round_timeout_seconds, close, self._required, self._wait_seconds)
+        came = [s for s in w.closed.get(key, to) if (key, s) in w.answers]
+        waiting = [] if key in w.closed else self._arrivals(key, to)
+        now = 0.0
+        while True:
+            for site in came:
+                w.call()
+                yield w.answers[key, site]
+            if key in w.closed:
+                return
+            answered = frozenset(s for s in to if (key, s) in w.answers)
+            asked = Asked(frozenset(to), answered, {s: r.reason for s, r in w.out.get(key, {}).items()})
+            step = decide(rule, asked, now)
+            if isinstance(step, NotMet):
+                raise JobFailed("QuorumNotMet", f"round {task.round}: {step.message}")
+            came = []
+            if isinstance(step, Closed):
+                w.closed[key] = sorted(answered)
+            elif waiting:
+                site, now = waiting.pop(0), now + 1.0
+                came = [site] if self._answer(key, site, task, sent) else []
+            else:
+                now = step.until_seconds
+
+    def _arrivals(self, key: Key, to: Sequence[str]) -> list[str]:
+        w = self._world
+        done = {s for k, s in w.answers if k == key} | set(w.out.get(key, {}))
+        sites = [s for s in to if s not in done and key[1] not in w.faults.silent.get(s, ())]
+        random.Random(f"{w.faults.seed}/{key}").shuffle(sites)
+        return sites
+
+    def _answer(self, key: Key, site: str, task: Task, sent: Mapping[str, Stored]) -> bool:
+        """Let a site work on a task; whether its answer counts."""
+        w = self._world
+        w.trained[site, task.round] += task.kind == "Train"
+        trees = {name: _values(part) for name, part in sent.items()}
+        model = FLModel(**trees, current_round=task.round, total_rounds=self._workflow.rounds, meta={"task": task.kind})
+        try:
+            back = w.clients[site](model)
+        except Decline as e:
+            w.out.setdefault(key, {})[site] = Refusal("Declined", str(e))
+            return False
+        header = Header(back.num_examples, dict(back.metrics or {}), dict(back.meta or {}))
+        parts: dict[str, Tree] = {}
+        for name in ("params", "optimizer_params"):
+            if task.kind != "Evaluate" and (tree := getattr(back, name)) is not None:
+                parts[name] = write_values(w.folder / f"{'-'.join(map(str, key))}-{site}-{name}", tree)
+        if problem := check_header(header, "FULL", "") or check_parts(task.kind, sent, parts):
+            w.out.setdefault(key, {})[site] = problem
+            return False
+        w.answers[key, site] = Answer(
+            site, task.kind, task.round, header.num_examples, header.metrics, header.meta, parts
+        )
+        return True
+
+
+def run(
+    workflow: Workflow,
+    model: Any,
+    clients: Mapping[str, Client],
+    *,
+    required: Sequence[str] = (),
+    faults: Faults = Faults(),
+) -> Result:
+    """Run a workflow from an initial model (a tree of arrays) to its end, through as many lives of the server as it takes.
+
+    Raises JobFailed as a real job would, with the same reasons.
+    """
+    module = WORKFLOWS[workflow.type]
+    with tempfile.TemporaryDirectory() as name:
+        world = World(clients, faults, Path(name))
+        folder = world.folder / "checkpoint"
+        checkpoint.save(folder, module.start(write_values(world.folder / "initial", model)), 0.0)
+        while True:
+            peers = InMemory(world, workflow, frozenset(required))
+            try:
+                for state in module.server(peers, _state(folder, module), workflow):
+                    checkpoint.save(folder, state, 0.0)
+                break
+            except Killed:
+                continue
+        state = _state(folder, module)
+        return Result(
+            state.round,
+            _values(state.model),
+            state.model.path.read_bytes(),
+            world.calls,
+            world.trained,
+            dict(world.out),
+        )
+
+
+def killed_before(faults: Faults, *calls: int) -> Faults:
+    """The same faults, and the server killed before these calls."""
+    return replace(faults, kill_before=faults.kill_before | set(calls))
+
+
+def _state(folder: Path, module: Any) -> Any:
+    saved = checkpoint.load(folder, module.State)
+    assert saved is not None
+    return saved[0]
+
+
+def _stored(folder: Path, tree: Tree, name: str) -> Stored:
+    at = tree if isinstance(tree, Stored) else getattr(tree, "stored", None)
+    return at or write(folder / name, tree)
+
+
+def _values(stored: Stored) -> Any:
+    """The tree in a file as a client gets it."""
+    inflow = Inflow()
+    inflow.write(open_stored(stored.path, stored.digest).path.read_bytes())
+    return inflow.tree()
