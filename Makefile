@@ -16,5 +16,20 @@ $(VENV)/.installed: pyproject.toml hack/constraints.txt
 	$(PIPENV) $(PY) -m pip install --quiet --disable-pip-version-check -c hack/constraints.txt -e '.[dev]'
 	touch $@
 
-lock: ; $(PIPENV) hack/lock $(PY)  ## pin every dependency in hack/constraints.txt
-clean: ; rm -rf $(VENV) build runs  ## remove what the commands above made
+demo: $(VENV)/.installed  ## three hospitals train one model on real images, over mTLS, on this machine
+	$(VENV)/bin/fedjob run examples/mnist/job.yaml
+
+test: $(VENV)/.installed  ## lint, types, and every test that needs no cluster
+	hack/test $(VENV)/bin
+
+bench: $(VENV)/.installed  ## measure, side by side with other systems: make bench ONLY=P3,P4
+	$(PIPENV) $(PY) benchmarks/run.py $(if $(ONLY),--only $(ONLY))
+
+lint: $(VENV)/.installed  ## only lint and types
+	hack/test $(VENV)/bin lint
+
+lock:  ## pin the newest allowed version of every dependency in hack/constraints.txt
+	$(PIPENV) hack/lock
+
+clean:  ## remove what the commands above made
+	rm -rf $(VENV) build runs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import subprocess
-from typing import Any
 
 from figure import Settings
 from peers import PeerRun, flower, nvflare
@@ -18,11 +17,6 @@ def peer_runs(settings: Settings) -> tuple[dict[str, PeerRun], dict[str, str]]:
     done = {name: _run(name, settings.peer_rounds) for name in settings.peers}
     runs = {name: run for name, run in done.items() if isinstance(run, PeerRun)}
     return runs, {name: run for name, run in done.items() if isinstance(run, str)}
-
-
-def detail(run: PeerRun) -> dict[str, Any]:
-    """What bench.json tells of a peer's run."""
-    return {**run.versions, **run.detail, "first_model_includes": run.first_model_includes}
 
 
 @functools.cache

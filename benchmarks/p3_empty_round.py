@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import ours
-from comparison import detail, peer_runs
+from comparison import peer_runs
 from figure import Figure, Settings, milliseconds, p95
+from peers import PeerRun
 
 GOAL_MS, GOAL_RATIO = 20.0, 100.0
 
@@ -34,9 +36,10 @@ def measure(settings: Settings) -> Figure:
             "max": milliseconds(max(told)),
             "client_side_median": milliseconds(statistics.median(seen)),
             "client_side_p95": milliseconds(p95(seen)),
+            "client_side_send_median": milliseconds(statistics.median(_sends(run))),
             "phases_median": _phases(run),
             "peer_over_ours": {name: round(ratio, 1) for name, ratio in ratios.items()},
-            "peers": {name: detail(peer) for name, peer in runs.items()},
+            "peers": {name: _detail(peer) for name, peer in runs.items()},
             "failed": failed,
         },
     )
@@ -45,3 +48,20 @@ def measure(settings: Settings) -> Figure:
 def _phases(run: ours.OurRun) -> dict[str, float]:
     names = run.history[0].get("phases", {})
     return {name: milliseconds(statistics.median(line["phases"][name] for line in run.history)) for name in names}
+
+
+def _sends(run: ours.OurRun) -> list[float]:
+    """Seconds from a client's receiving a model to its update's being accepted."""
+    sent = {(m.site, m.round): m.seconds for m in run.marks.of("sent")}
+    return [sent[m.site, m.round] - m.seconds for m in run.marks.of("received")]
+
+
+def _detail(peer: PeerRun) -> dict[str, Any]:
+    seconds = peer.round_seconds
+    spread = {"min": min(seconds), "mean": statistics.fmean(seconds), "max": max(seconds)}
+    return {
+        "deployment": peer.deployment,
+        "versions": peer.versions,
+        "intervals": len(seconds),
+        **{name: milliseconds(value) for name, value in spread.items()},
+    }

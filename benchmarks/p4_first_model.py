@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import ours
-from comparison import detail, peer_runs
+from comparison import peer_runs
 from figure import Figure, Settings
+from peers import PeerRun
 
 GOAL_SECONDS = 3.0
 STEPS = ("started", "imported", "initialised", "received")
@@ -28,7 +30,17 @@ def measure(settings: Settings) -> Figure:
             "runs": [round(s, 3) for s in seconds],
             "includes": "certificates, start of server and clients, submission",
             "script_median": {e: round(statistics.median(run.since_began(e) for run in starts), 3) for e in STEPS},
-            "peers": {name: detail(peer) for name, peer in runs.items()},
+            "peers": {name: _detail(peer) for name, peer in runs.items()},
             "failed": failed,
         },
     )
+
+
+def _detail(peer: PeerRun) -> dict[str, Any]:
+    whole = peer.with_deployment_seconds
+    return {
+        "deployment": peer.deployment,
+        "versions": peer.versions,
+        "includes": peer.first_model_includes,
+        "with_deployment": None if whole is None else round(whole, 3),
+    }

@@ -6,7 +6,7 @@ what it received. All run as deployed (one process or more for the server and fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 CLIENTS = 2
 VALUES = 2560  # fp32, one tensor: 10 KiB
@@ -18,12 +18,16 @@ ROUND_SECONDS = 30.0  # for one empty round, at most
 class PeerRun:
     """One job of a peer.
 
+    deployment: what ran, in words.
     round_seconds: from a site's receiving the model to its receiving the next, every site and round.
     first_model_seconds: from the command that submits the job to the first model at a client.
+    first_model_includes: what happens in that time, in words.
+    with_deployment_seconds: the same from the start of the server, where the command does not start it.
     """
 
+    deployment: str
+    versions: dict[str, str]
     round_seconds: list[float]
     first_model_seconds: float
     first_model_includes: str
-    versions: dict[str, str]
-    detail: dict[str, float | str] = field(default_factory=dict)
+    with_deployment_seconds: float | None = None

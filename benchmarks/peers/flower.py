@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -40,17 +39,15 @@ def empty_rounds(rounds: int) -> PeerRun:
         submit = [venv / "bin/flwr", "run", ".", "benchmark", "--run-config", sizes]
         succeed(start(submit, work / "submit.log", cwd=app, env=env), work / "submit.log", START_SECONDS)
         seen.until(_done, server, work / "superlink.log", START_SECONDS + rounds * ROUND_SECONDS)
-    first, intervals = seen.of("received")[0].seconds, _complete(seen, rounds)
+    first = seen.of("received")[0].seconds
     return PeerRun(
-        round_seconds=intervals,
+        deployment="SuperLink and SuperNodes, TLS, subprocess isolation",
+        versions=versions(venv, "flwr", "numpy"),
+        round_seconds=_complete(seen, rounds),
         first_model_seconds=first - began,
         first_model_includes="submission to a SuperLink and SuperNodes that run already",
-        versions=versions(venv, "flwr", "numpy"),
-        detail={"deployment": "SuperLink and SuperNodes, TLS, subprocess isolation", "rounds": rounds,
-                "seconds_min": min(intervals), "seconds_max": max(intervals),
-                "seconds_mean": statistics.fmean(intervals),
-                "first_model_with_deployment_seconds": first - deployed},
-    )  # fmt: skip
+        with_deployment_seconds=first - deployed,
+    )
 
 
 def _done(seen: list[Mark]) -> bool:

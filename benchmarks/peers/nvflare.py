@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 import time
 from pathlib import Path
 
@@ -44,13 +43,10 @@ def empty_rounds(rounds: int) -> PeerRun:
         process = start(submit, log, cwd=job, env=env)
         seconds = START_SECONDS + rounds * ROUND_SECONDS
         seen.until(lambda all_: sum(m.event == "sent" for m in all_) == CLIENTS * rounds, process, log, seconds)
-    intervals = seen.intervals()
     return PeerRun(
-        round_seconds=intervals,
+        deployment="POC, mTLS, http driver (its default)",
+        versions=versions(venv, "nvflare", "numpy"),
+        round_seconds=seen.intervals(),
         first_model_seconds=seen.of("received")[0].seconds - began,
         first_model_includes="provisioning, start of server and clients, submission",
-        versions=versions(venv, "nvflare", "numpy"),
-        detail={"deployment": "POC, mTLS, http driver (its default)", "rounds": rounds,
-                "seconds_min": min(intervals), "seconds_max": max(intervals),
-                "seconds_mean": statistics.fmean(intervals)},
-    )  # fmt: skip
+    )

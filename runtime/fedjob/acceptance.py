@@ -13,7 +13,7 @@ from typing import Any
 
 from .codec import difference_between
 from .model import ParamsType, usable_weight
-from .stored import Tree, first_not_finite
+from .trees import Tree, first_not_finite
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def read_header(text: str) -> Header | Refusal:
     """The header of an announcement, or why it is none."""
     try:
         data = json.loads(text)
+        json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could be neither shown nor sent on
         header = Header(
             num_examples=float(data["num_examples"]),
             metrics={str(k): float(v) for k, v in data["metrics"].items()},
@@ -50,7 +51,7 @@ def read_header(text: str) -> Header | Refusal:
             params_type=str(data["params_type"]),
             base=str(data["base"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         return Refusal("Malformed", f"the header of the answer cannot be read: {e!r}")
     return header
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .codec import FLOATS, Layout, Spec, difference_between
-from .stored import Block, Computed, Tree
+from .trees import Block, Computed, Tree
 
 if TYPE_CHECKING:
     from .peers import Answer

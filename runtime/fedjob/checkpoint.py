@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StateError
-from .stored import Stored, open_stored, write, write_whole
+from .stored import Stored, open_stored, stored_form, write, write_whole
 
 VERSION = 1
 _MANIFEST = "checkpoint.json"
@@ -43,7 +43,7 @@ def save(folder: Path, state: Any, running_seconds: float) -> None:
 
 def _store(folder: Path, name: str, tree: Any) -> Stored:
     """The tree in a file of this folder: itself if it is there already (a state that only moved its counter on)."""
-    at: Stored | None = tree if isinstance(tree, Stored) else getattr(tree, "stored", None)
+    at = stored_form(tree)
     if at is not None and at.path.parent == folder:
         return at
     return write(folder / name, tree)
@@ -63,5 +63,5 @@ def load(folder: Path, kind: type[Any]) -> tuple[Any, float] | None:
             raise StateError(f"{path}: version {manifest['version']}, this program reads {VERSION}")
         trees = {name: open_stored(folder / t["file"], t["digest"]) for name, t in manifest["trees"].items()}
         return kind(**manifest["plain"], **trees), float(manifest["runningSeconds"])
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise StateError(f"{path}: not a checkpoint of {kind.__module__}: {e!r}") from e

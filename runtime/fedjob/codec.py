@@ -42,6 +42,7 @@ ITEM_BYTES = {
 }  # fmt: skip
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 MAX_HEADER_BYTES = 100 << 20  # the reference reader's own limit
+MAX_DEPTH = 100  # far below Python's recursion limit, far above an optimizer's state (4)
 _DTYPE = {  # torch, numpy and ml_dtypes agree on these names
 
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
@@ -49,6 +50,7 @@ _DTYPE = {  # torch, numpy and ml_dtypes agree on these names
     "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 _CODE_OF = {name: code for code, name in _DTYPE.items()}
+_NUMERIC = frozenset({"int", "float", "scalar"})  # forms of one number, in a tensor without dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ def parse(header: Bytes) -> Layout:
     if not isinstance(skeleton, str):
         raise CodecError("not a tensor file: __metadata__.fedjob is not a string")
     layout = Layout(tuple(_spec(name, entry) for name, entry in entries.items()), skeleton)
+    _check_skeleton(layout)
     end = 0
     for s in layout.data_order:
         if s.start != end:
@@ -137,14 +140,18 @@ def parse(header: Bytes) -> Layout:
 
 
 def _spec(name: str, entry: Any) -> Spec:
+    if not _is_text(name):
+        raise CodecError(f"tensor {name!r}: the name is not Unicode text")
     try:
         dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         whole = all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in (*shape, start, stop))
     except (KeyError, TypeError, ValueError):
         raise CodecError(f"tensor {name!r}: entry has no dtype, shape and data_offsets") from None
-    if dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise CodecError(f"tensor {name!r}: dtype {dtype!r} is not known; allowed: {', '.join(ITEM_BYTES)}")
-    if not whole or len(shape) > 64 or stop - start != math.prod(shape) * ITEM_BYTES[dtype]:
+    # numpy and torch count the bytes of a shape without its zeros, in 63 bits, and know at most 64 dimensions.
+    fits = whole and len(shape) <= 64 and math.prod(n or 1 for n in shape) * ITEM_BYTES[dtype] < 1 << 63
+    if not fits or stop - start != math.prod(shape) * ITEM_BYTES[dtype]:
         raise CodecError(f"tensor {name!r}: shape {list(shape)} of {dtype} does not fill bytes {start} to {stop}")
     return Spec(name, dtype, shape, start, stop)
 
@@ -220,6 +227,8 @@ def flatten(tree: Any) -> Outflow:
 
 def _take_apart(node: Any, path: tuple[str, ...], leaves: dict[str, Any]) -> Any:
     """The skeleton of `node`; its tensors go into `leaves`. Keys may be str or int (optimizers number their state)."""
+    if len(path) > MAX_DEPTH:
+        raise CodecError(f"{_at(path[:8])}…: nested more than {MAX_DEPTH} deep, or a container that holds itself")
     if isinstance(node, Mapping):
         for key in node:
             if not isinstance(key, str | int) or isinstance(key, bool):
@@ -233,6 +242,8 @@ def _take_apart(node: Any, path: tuple[str, ...], leaves: dict[str, Any]) -> Any
     name = "/".join(path) or "value"
     if name in leaves or name == "__metadata__":
         raise CodecError(f"{_at(path)}: the name {name!r} is taken; rename one of the two")
+    if not _is_text(name):
+        raise CodecError(f"{_at(path)}: the name {name!r} is not Unicode text")
     dtype, shape, form, source = _leaf(node, path)
     leaves[name] = (dtype, shape, source)
     return {"x": name, "f": form}
@@ -254,7 +265,7 @@ def _leaf(value: Any, path: tuple[str, ...]) -> tuple[str, tuple[int, ...], str,
     try:
         array = np.asarray(value, dtype=np.int64 if form == "int" else None)
     except OverflowError:
-        raise CodecError(f"{_at(path)}: the number {value} does not fit in 64 bits") from None
+        raise CodecError(f"{_at(path)}: a whole number of {value.bit_length()} bits does not fit in 64 with a sign") from None
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     code = _CODE_OF.get(array.dtype.name)
     if code is None:
@@ -368,12 +379,38 @@ def forms(layout: Layout) -> dict[str, str]:
 
 
 def _forms_of(node: Any) -> Iterator[tuple[str, str]]:
-    if "x" in node:
-        yield node["x"], node["f"]
-    for child in node.get("l", node.get("t", ())):
-        yield from _forms_of(child)
-    for _, child in node.get("d", ()):
-        yield from _forms_of(child)
+    """Name and form of each tensor in a skeleton. Raises ValueError, TypeError or KeyError if it is not one."""
+    ((kind, value),) = ((k, v) for k, v in node.items() if k != "f")
+    if kind == "x":
+        yield value, node["f"]
+    elif kind in ("l", "t"):
+        for child in value:
+            yield from _forms_of(child)
+    elif kind == "d":
+        for key, child in value:
+            hash(key)
+            yield from _forms_of(child)
+    elif kind != "v":
+        raise ValueError(f"unknown kind of node {kind!r}")
+
+
+def _check_skeleton(layout: Layout) -> None:
+    """Whether a skeleton that came from elsewhere can be put together. Raises CodecError."""
+    if not layout.skeleton:
+        return
+    try:
+        named = list(_forms_of(json.loads(layout.skeleton)))
+        odd = [n for n, form in named if form in _NUMERIC and layout.by_name[n].shape]
+        whole = sorted(n for n, _ in named) == sorted(layout.by_name) and not odd
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise CodecError("not a tensor file: __metadata__.fedjob is not the skeleton of its tensors")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8; half a surrogate pair cannot."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def _native_form() -> str:
@@ -387,7 +424,7 @@ def _allocate(spec: Spec, form: str) -> tuple[Any, memoryview]:
         return tensor, tensor.reshape(-1).view(torch.uint8).numpy().data
     array: Any = np.empty(spec.shape, numpy_dtype(spec.dtype))
     target = array.reshape(-1).view(np.uint8).data
-    return (_Numeric(array, form) if form in ("int", "float", "scalar") else array), target
+    return (_Numeric(array, form) if form in _NUMERIC else array), target
 
 
 @dataclass(frozen=True)

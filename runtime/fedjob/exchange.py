@@ -10,7 +10,7 @@ import numpy as np
 
 from . import wire_pb2 as wire
 from .acceptance import Header
-from .codec import FLOATS, Bytes, Outflow, flatten, forms, header_length, numpy_dtype, parse
+from .codec import FLOATS, ITEM_BYTES, Bytes, Outflow, flatten, forms, header_length, numpy_dtype, parse
 from .config import SiteConfig
 from .errors import LocalProtocolError
 from .model import FLModel, ParamsType
@@ -103,7 +103,9 @@ def _difference(new: Outflow, base: Path) -> Outflow:
         at = layout.data_start + layout.by_name[spec.name].start
 
         def minus(start: int, stop: int) -> Bytes:
-            return _minus(read(start, stop), _read_at(file, at + start, stop - start), spec.dtype)
+            item = ITEM_BYTES[spec.dtype]
+            a, b = start // item * item, -(-stop // item) * item  # whole elements around what is wanted
+            return _minus(read(a, b), _read_at(file, at + a, b - a), spec.dtype)[start - a : stop - a]
 
         return minus if spec.dtype in FLOATS else read
 

@@ -54,8 +54,17 @@ class Journal:
         """Write one record, and return when it is on disk. Raises OSError when the disk refuses."""
         record = {"event": event, "at": round(self.elapsed_seconds(), 3), **facts}
         text = json.dumps(record, separators=(",", ":"))
-        os.write(self._fd, f"{zlib.crc32(text.encode()):08x} {text}\n".encode())
-        os.fdatasync(self._fd)
+        start = os.lseek(self._fd, 0, os.SEEK_CUR)
+        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+        try:
+            written = os.write(self._fd, line)
+            while written < len(line):
+                written += os.write(self._fd, line[written:])
+            os.fdatasync(self._fd)
+        except OSError:  # a full disk may take half a line; a later record behind it would make it damage
+            os.ftruncate(self._fd, start)
+            os.lseek(self._fd, start, os.SEEK_SET)
+            raise
         self.records.append(record)
 
     def close(self) -> None:

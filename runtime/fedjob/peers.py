@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from .stored import Tree
+from .trees import Tree
 
 Close = Literal["Deadline", "Quorum"]
 

@@ -30,7 +30,8 @@ from .refusals import log_refusals
 from .service import JobService
 from .session import Interrupted, Limits, Session
 from .stopping import reached
-from .stored import Tree, open_stored, sync_folder
+from .stored import Stored, open_stored, stored_form, sync_folder
+from .trees import Tree
 from .workflows import WORKFLOWS
 
 log = logging.getLogger("fedjob.server")
@@ -186,7 +187,7 @@ def _rounds(config: ServerConfig, story: Story, session: Session, states: Iterat
         saved = time.monotonic()
         moved = (session.bytes_in - traffic[0], session.bytes_out - traffic[1])
         phases = {"train": asked - began, "aggregate": saved - asked}
-        digest = (getattr(state.model, "stored", None) or state.model).digest
+        digest = _file(state.model).digest
         kind = session.last_kind()
         record = round_record(session, kind, session.round, phases, moved, digest)
         append(config.run / HISTORY_FILE, record, durable=True)
@@ -223,9 +224,15 @@ def _initial_model(config: ServerConfig, session: Session) -> Tree:
     )
 
 
-def _publish(model: Any, path: Path) -> None:
+def _file(model: Tree) -> Stored:
+    stored = stored_form(model)
+    assert stored is not None  # it has been through a checkpoint
+    return stored
+
+
+def _publish(model: Tree, path: Path) -> None:
     """The final model under its public name, whole or not at all."""
-    source = (getattr(model, "stored", None) or model).path
+    source = _file(model).path
     temporary = path.with_name(f".{path.name}")
     temporary.unlink(missing_ok=True)
     try:

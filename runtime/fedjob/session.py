@@ -32,7 +32,8 @@ from .quorum import Asked, Closed, NotMet, Rule, decide
 from .records import Missing, RoundKind, SiteRound
 from .roster import Push, Site
 from .spool import Spool, facts
-from .stored import Stored, Tree, open_stored, write
+from .stored import Stored, open_stored, stored_form, write
+from .trees import Tree
 
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 10.0  # running time that a kill may cost a deadline
@@ -221,8 +222,7 @@ class Session:
     def _stored(self, tree: Tree, name: str) -> Stored:
         """The tree in a file: where its checkpoint has put it, or else in this round's folder."""
         assert self._journal is not None
-        at = tree if isinstance(tree, Stored) else getattr(tree, "stored", None)
-        return at or write(self._journal.folder / f"task.{name}.safetensors", tree)
+        return stored_form(tree) or write(self._journal.folder / f"task.{name}.safetensors", tree)
 
     def _replay(self, opened: _Open) -> None:
         """What the journal knows of this ask."""

@@ -48,8 +48,7 @@ class Spool:
 
     def write(self, part: int, offset: int, data: bytes, expected: int) -> None:
         """Keep one chunk. Raises TransportError if it is not the next or is damaged; OSError when the disk refuses."""
-        if not self._fds:
-            raise TransportError("this upload was taken over by a newer connection of the same site")
+        self._check_ours()
         self.position.take(part, offset, data, expected)
         written = os.pwrite(self._fds[part], data, offset)
         while written < len(data):
@@ -62,6 +61,7 @@ class Spool:
         Raises TransportError if bytes are missing or altered (then nothing is held any more), CodecError if a part is
         not a tensor file.
         """
+        self._check_ours()
         if not self.position.complete:
             raise TransportError(f"sealed after {self.position.held} of {sum(self.position.sizes)} bytes")
         if [h.hexdigest() for h in self._hashers] != list(digests):
@@ -78,6 +78,10 @@ class Spool:
         if layout.size != size:
             raise CodecError(f"part {self._names[i]!r}: {size} bytes, its header says {layout.size}")
         return Stored(self._paths[i], layout, self._hashers[i].hexdigest())
+
+    def _check_ours(self) -> None:
+        if self._names and not self._fds:
+            raise TransportError("this upload was taken over by a newer connection of the same site")
 
     def close(self) -> None:
         """Let go of the files; they stay."""

@@ -1,37 +1,25 @@
-"""Trees of tensors that are read block by block and never held whole: files, and what is computed from them."""
+"""Trees of tensors in files, written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from blake3 import blake3
 
-from .codec import FLOATS, ITEM_BYTES, Layout, Spec, flatten, header_length, numpy_dtype, parse
-from .errors import StateError
+from .codec import ITEM_BYTES, Layout, Spec, header_length, numpy_dtype, parse
+from .errors import CodecError, StateError
+from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, in_memory
 
-Block = np.ndarray[Any, np.dtype[Any]]
-BLOCK_ELEMENTS = 1 << 18  # float64 scratch of 2 MiB: stays in a core's cache; 3 GiB/s of input (measured)
 _BUFFER_BYTES = 1 << 20
-
-
-class Tree(Protocol):
-    """Named tensors with a layout, read in flat blocks."""
-
-    @property
-    def layout(self) -> Layout:
-        """What there is, and where in the file it lies or would lie."""
-
-    def read(self, spec: Spec, start: int, stop: int) -> Block:
-        """Elements [start, stop) of one tensor, flat: in its own dtype, or float64 where they were computed."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +53,6 @@ class Stored:
         if len(data) != wanted:
             raise StateError(f"{self.path}: truncated: {spec.name!r} ends after {len(data)} of {wanted} bytes")
         return np.frombuffer(data, numpy_dtype(spec.dtype))
-
-
-@dataclass
-class Computed:
-    """A tree defined by a function of blocks, evaluated when it is written; afterwards it is read from that file.
-
-    compute: as `Tree.read`. Workflows build these; a checkpoint makes them `Stored`, in one pass over their sources.
-    """
-
-    layout: Layout
-    compute: Callable[[Spec, int, int], Block]
-    stored: Stored | None = field(default=None, compare=False)
-
-    def read(self, spec: Spec, start: int, stop: int) -> Block:
-        """See `Tree.read`."""
-        if self.stored is not None:
-            return self.stored.read(spec, start, stop)
-        return self.compute(spec, start, stop)
 
 
 def write(path: Path, tree: Tree) -> Stored:
@@ -142,18 +112,6 @@ def write_values(path: Path, values: Any) -> Stored:
     return write(path, in_memory(values))
 
 
-def in_memory(values: Any) -> Computed:
-    """A tree of live tensors or arrays as a `Tree`; nothing is copied until it is read."""
-    outflow = flatten(values)
-    sources = {spec.name: source for spec, source in outflow.sources}
-
-    def compute(spec: Spec, start: int, stop: int) -> Block:
-        item = ITEM_BYTES[spec.dtype]
-        return np.frombuffer(sources[spec.name](start * item, stop * item), numpy_dtype(spec.dtype))
-
-    return Computed(outflow.layout, compute)
-
-
 def open_stored(path: Path, digest: str | None = None) -> Stored:
     """The tree in a file.
 
@@ -172,6 +130,8 @@ def open_stored(path: Path, digest: str | None = None) -> Stored:
         found = file_digest(path)
     except OSError as e:
         raise StateError(f"{path}: {e.strerror}") from e
+    except CodecError as e:
+        raise StateError(f"{path}: {e}") from e
     if digest is not None and found != digest:
         raise StateError(f"{path}: altered: digest {found[:16]}…, expected {digest[:16]}…")
     return Stored(path, layout, found)
@@ -186,23 +146,30 @@ def file_digest(path: Path) -> str:
     return str(digest.hexdigest())
 
 
-def first_not_finite(tree: Tree) -> str | None:
-    """Name of the first tensor, in the order of the data, that holds NaN or infinity; None if there is none."""
-    for spec in tree.layout.data_order:
-        if spec.dtype not in FLOATS:
-            continue
-        for start in range(0, spec.count, BLOCK_ELEMENTS):
-            block = tree.read(spec, start, min(start + BLOCK_ELEMENTS, spec.count))
-            # A sum shows a NaN at once and needs no scratch; overflow also looks infinite, so ask exactly then.
-            with np.errstate(all="ignore"):
-                suspicious = not np.isfinite(block.sum(dtype=np.float64))
-            if suspicious and not np.isfinite(block.astype(np.float64)).all():
-                return spec.name
-    return None
-
-
 def _round(block: Block, dtype: str) -> Block:
+    if block.dtype == np.float64 and dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
+        block = _to_odd_float32(block)
     if block.dtype != numpy_dtype(dtype):
         with np.errstate(over="ignore"):
             block = block.astype(numpy_dtype(dtype))
     return np.ascontiguousarray(block)
+
+
+def _to_odd_float32(block: Block) -> Block:
+    """float64 to float32 so that rounding once more, to a narrower type, gives what rounding at once would give.
+
+    ml_dtypes goes by way of float32, and rounding to nearest twice is wrong beside a tie. What does not fit goes to the
+    neighbour with an odd last bit instead (Boldo, Melquiond: When double rounding is odd, 2005), which no tie has.
+    """
+    with np.errstate(over="ignore"):
+        single = block.astype(np.float32)
+    bits = single.view(np.int32)
+    exact, rounded = np.abs(block), np.abs(single)
+    bits += (~bits & 1) * ((rounded < exact).astype(np.int8) - (rounded > exact))  # one step in magnitude, if even
+    return single
+
+
+def stored_form(tree: Tree) -> Stored | None:
+    """The file that a tree is in already: its own, or the one it was computed into."""
+    at = tree if isinstance(tree, Stored) else getattr(tree, "stored", None)
+    return at if isinstance(at, Stored) else None

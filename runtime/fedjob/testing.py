@@ -28,7 +28,8 @@ from .errors import JobFailed, PeerFailed
 from .model import FLModel
 from .peers import Answer, Close, Task
 from .quorum import Asked, Closed, NotMet, Rule, decide
-from .stored import Stored, Tree, open_stored, write, write_values
+from .stored import Stored, open_stored, stored_form, write, write_values
+from .trees import Tree
 from .workflows import WORKFLOWS
 
 Client = Callable[[FLModel], FLModel]
@@ -217,8 +218,7 @@ def _state(folder: Path, module: Any) -> Any:
 
 
 def _stored(folder: Path, tree: Tree, name: str) -> Stored:
-    at = tree if isinstance(tree, Stored) else getattr(tree, "stored", None)
-    return at or write(folder / name, tree)
+    return stored_form(tree) or write(folder / name, tree)
 
 
 def _values(stored: Stored) -> Any:

@@ -13,7 +13,7 @@ from .. import aggregation
 from ..api import FedAvg
 from ..peers import Evaluate, Peers, Train
 from ..sampling import sample
-from ..stored import Tree
+from ..trees import Tree
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""Trees of tensors that are read block by block and never held whole.  PURE
+
+A tree is in a file (`stored.Stored`) or computed from other trees when it is written; who reads it cannot tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from .codec import FLOATS, ITEM_BYTES, Layout, Spec, flatten, numpy_dtype
+
+Block = np.ndarray[Any, np.dtype[Any]]
+BLOCK_ELEMENTS = 1 << 18  # float64 scratch of 2 MiB: stays in a core's cache; 3 GiB/s of input (measured)
+
+
+class Tree(Protocol):
+    """Named tensors with a layout, read in flat blocks."""
+
+    @property
+    def layout(self) -> Layout:
+        """What there is, and where in the file it lies or would lie."""
+
+    def read(self, spec: Spec, start: int, stop: int) -> Block:
+        """Elements [start, stop) of one tensor, flat: in its own dtype, or float64 where they were computed."""
+
+
+@dataclass
+class Computed:
+    """A tree defined by a function of blocks, evaluated when it is written; afterwards it is read from that file.
+
+    compute: as `Tree.read`. Workflows build these; a checkpoint makes them `Stored`, in one pass over their sources.
+    """
+
+    layout: Layout
+    compute: Callable[[Spec, int, int], Block]
+    stored: Tree | None = field(default=None, compare=False)
+
+    def read(self, spec: Spec, start: int, stop: int) -> Block:
+        """See `Tree.read`."""
+        if self.stored is not None:
+            return self.stored.read(spec, start, stop)
+        return self.compute(spec, start, stop)
+
+
+def in_memory(values: Any) -> Computed:
+    """A tree of live tensors or arrays as a `Tree`; nothing is copied until it is read."""
+    outflow = flatten(values)
+    sources = {spec.name: source for spec, source in outflow.sources}
+
+    def compute(spec: Spec, start: int, stop: int) -> Block:
+        item = ITEM_BYTES[spec.dtype]
+        return np.frombuffer(sources[spec.name](start * item, stop * item), numpy_dtype(spec.dtype))
+
+    return Computed(outflow.layout, compute)
+
+
+def first_not_finite(tree: Tree) -> str | None:
+    """Name of the first tensor, in the order of the data, that holds NaN or infinity; None if there is none."""
+    for spec in tree.layout.data_order:
+        if spec.dtype not in FLOATS:
+            continue
+        for start in range(0, spec.count, BLOCK_ELEMENTS):
+            block = tree.read(spec, start, min(start + BLOCK_ELEMENTS, spec.count))
+            # A sum shows a NaN at once and needs no scratch; overflow also looks infinite, so ask exactly then.
+            with np.errstate(all="ignore"):
+                suspicious = not np.isfinite(block.sum(dtype=np.float64))
+            if suspicious and not np.isfinite(block.astype(np.float64)).all():
+                return spec.name
+    return None
