@@ -66,11 +66,6 @@ def await_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: 
     _await(accepts, f"port {port}", process, log, seconds)
 
 
-def await_line(text: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
-    """Wait until a process has printed `text`. Raises MeasureError if it ends first or is late."""
-    _await(lambda: text.encode() in log.read_bytes(), repr(text), process, log, seconds)
-
-
 def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nothing listens on now."""
     with contextlib.ExitStack() as stack:

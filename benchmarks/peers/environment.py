@@ -31,7 +31,7 @@ def environment(peer: str, version: str, *others: str, unbound: tuple[str, ...] 
     """The folder of a virtual environment that holds `peer==version`, torch and `others`.
 
     unbound: requirements of the peer whose version bounds are dropped.
-    Raises subprocess.CalledProcessError if pip fails; nothing half-made stays behind.
+    Raises subprocess.SubprocessError if pip fails or is late; what it left is removed before the next try.
     """
     folder = CACHE / f"{peer}-{version}"
     ready = folder / ".complete"

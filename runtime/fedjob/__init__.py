@@ -14,8 +14,6 @@ A training script takes part in a job with four calls::
 Importing this package imports nothing heavy.
 """
 
-__version__ = "0.1.0"
-
 from .client import (
     Context,
     Receipt,
@@ -37,6 +35,7 @@ from .client import (
 )
 from .errors import FedJobError, JobFailed, LocalProtocolError, ReceiveTimeout, ServerLost
 from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType
+from .version import __version__
 
 __all__ = [
     "AnalyticsDataType",
@@ -50,6 +49,7 @@ __all__ = [
     "Receipt",
     "ReceiveTimeout",
     "ServerLost",
+    "__version__",
     "get_config",
     "get_job_id",
     "get_site_name",

@@ -265,7 +265,9 @@ def _leaf(value: Any, path: tuple[str, ...]) -> tuple[str, tuple[int, ...], str,
     try:
         array = np.asarray(value, dtype=np.int64 if form == "int" else None)
     except OverflowError:
-        raise CodecError(f"{_at(path)}: a whole number of {value.bit_length()} bits does not fit in 64 with a sign") from None
+        raise CodecError(
+            f"{_at(path)}: a whole number of {value.bit_length()} bits does not fit in 64 with a sign"
+        ) from None
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     code = _CODE_OF.get(array.dtype.name)
     if code is None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from . import __version__, chunks
+from . import chunks
 from . import wire_pb2 as wire
 from .errors import IdentityError, TransportError
 from .identity import admit
@@ -15,6 +15,7 @@ from .records import LoggedValue, append
 from .session import Session, Upload
 from .stored import Stored
 from .transport import CHUNK_BYTES, NotThere, Refused
+from .version import __version__
 
 log = logging.getLogger(__name__)
 

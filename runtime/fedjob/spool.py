@@ -43,6 +43,8 @@ class Spool:
                 self._hashers[i].update(data)
                 at += len(data)
             if held < size:
+                for fd in self._fds[i + 1 :]:
+                    os.ftruncate(fd, 0)  # what lies behind a gap is sent again
                 return Position(sizes, i, held)
         return Position(sizes, len(sizes), 0)
 

@@ -20,6 +20,7 @@ from .errors import CodecError, StateError
 from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, in_memory
 
 _BUFFER_BYTES = 1 << 20
+_LOW = np.uint64((1 << 29) - 1)  # the bits of a float64 that a float32 lacks
 
 
 @dataclass(frozen=True)
@@ -158,15 +159,19 @@ def _round(block: Block, dtype: str) -> Block:
 def _to_odd_float32(block: Block) -> Block:
     """float64 to float32 so that rounding once more, to a narrower type, gives what rounding at once would give.
 
-    ml_dtypes goes by way of float32, and rounding to nearest twice is wrong beside a tie. What does not fit goes to the
-    neighbour with an odd last bit instead (Boldo, Melquiond: When double rounding is odd, 2005), which no tie has.
+    ml_dtypes goes by way of float32, and rounding to nearest twice is wrong beside a tie. So what does not fit gets an odd
+    last bit instead (Boldo, Melquiond: When double rounding is odd, 2005), which no tie has.
     """
-    with np.errstate(over="ignore"):
-        single = block.astype(np.float32)
-    bits = single.view(np.int32)
-    exact, rounded = np.abs(block), np.abs(single)
-    bits += (~bits & 1) * ((rounded < exact).astype(np.int8) - (rounded > exact))  # one step in magnitude, if even
-    return single
+    bits = block.view(np.uint64)
+    odd = bits & _LOW
+    odd += _LOW
+    odd |= bits  # the last bit that stays is set if it was, or if any below it was
+    odd &= ~_LOW
+    wide = odd.view(np.float64)
+    tiny = np.abs(block) < 2.0**-126  # float32 has fewer bits there; bfloat16 steps by 2^-133
+    if tiny.any():
+        wide[tiny] = np.rint(block[tiny] * 2.0**133) * 2.0**-133
+    return wide.astype(np.float32)
 
 
 def stored_form(tree: Tree) -> Stored | None:

@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from . import __version__, chunks, tls
+from . import chunks, tls
 from . import wire_pb2 as wire
 from .codec import Inflow, Outflow
 from .errors import CodecError, JobFailed, LocalProtocolError, ReceiveTimeout, ServerLost, TransportError
 from .identity import Credentials
 from .transport import CHUNK_BYTES, Channel, Gone, PermissionDenied
+from .version import __version__
 
 log = logging.getLogger("fedjob")
 Received = Callable[[bytes], object]  # what else is done with arriving bytes

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -28,12 +28,12 @@ from fedjob.model import FLModel
 from fedjob.records import read_history
 from fedjob.uplink import Uplink
 
+T = TypeVar("T")
 MARK = "TEST_OF_FEDJOB"
 PATIENCE_SECONDS = 60.0  # only ever used up by a failure
-Credentials = Callable[[Path], None]
 
 
-def wait_until[T](condition: Callable[[], T], seconds: float = PATIENCE_SECONDS, pause: float = 0.005) -> T:
+def wait_until(condition: Callable[[], T], seconds: float = PATIENCE_SECONDS, pause: float = 0.005) -> T:
     """What `condition` returns, once that is true; AssertionError if it is not by the deadline."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -175,13 +175,23 @@ def until() -> Callable[..., Any]:
 
 @pytest.fixture
 def new_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
-    """Makes jobs; afterwards no process and no key of any of them is left."""
+    """Makes jobs, by the arguments of `make_job` but the folder; afterwards no process and no key of any is left."""
+    yield from jobs_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Job]]:
+    """`new_job` for jobs that several tests look at."""
+    yield from jobs_in(tmp_path_factory.mktemp("shared"))
+
+
+def jobs_in(folder: Path) -> Iterator[Callable[..., Job]]:
+    """What `new_job` gives."""
     jobs: list[Job] = []
 
-    def new(script: str, sites: Any, name: str = "job", **spec: Any) -> Job:
-        job = make_job(tmp_path / f"{name}-{len(jobs)}", script, sites, name, **spec)
-        jobs.append(job)
-        return job
+    def new(script: str, sites: Any, **spec: Any) -> Job:
+        jobs.append(make_job(folder / f"job-{len(jobs)}", script, sites, **spec))
+        return jobs[-1]
 
     yield new
     for job in jobs:

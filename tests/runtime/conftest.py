@@ -127,3 +127,9 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> Network:
     if request.param == "memory":
         return testing.run
     return lambda *args, **kwargs: run_over_wire(tmp_path, *args, **kwargs)
+
+
+@pytest.fixture(name="serving")
+def serving_fixture() -> Any:
+    """`serving`, for tests that bring their own session."""
+    return serving

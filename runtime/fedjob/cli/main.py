@@ -11,9 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from .. import __version__
 from ..api import FederatedJob, JobFileError, cluster_only, json_schema, load
 from ..errors import FedJobError
+from ..version import __version__
 
 EXIT_CODES = (
     """Exit codes: 0 the job is complete, 1 it failed, 2 the job file or an option is wrong, 130 it was interrupted."""

@@ -1,0 +1,77 @@
+"""What the architecture page promises about the house, kept true."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(p for room in ("runtime", "operator") for p in (ROOT / room).rglob("*.py") if p.name != "wire_pb2.py")
+
+
+def test_the_folder_operator_does_not_shadow_the_standard_library() -> None:
+    """With the repository first on the path and no site-packages, `operator` is still Python's own."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import collections, json, operator; print(operator.__file__)"
+    out = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert str(ROOT) not in out.stdout
+
+
+def test_no_test_folder_is_a_package() -> None:
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_importing_fedjob_loads_nothing_heavy() -> None:
+    """A script's start, the operator and `fedjob --help` pay only for what they use."""
+    code = "import sys, fedjob, fedjob.api; print([m for m in ('grpc', 'numpy', 'torch', 'cryptography', 'plotly') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_messages_on_the_wire_are_those_of_wire_proto(tmp_path: Path) -> None:
+    """The checked-in code is what the compiler makes of wire.proto today."""
+    subprocess.run([ROOT / "hack" / "proto", sys.executable, tmp_path], check=True)
+    for name in ("wire_pb2.py", "wire_pb2.pyi"):
+        assert (tmp_path / name).read_text() == (ROOT / "runtime" / "fedjob" / name).read_text()
+
+
+def test_every_file_in_the_readmes_feature_table_exists() -> None:
+    rows = re.findall(r"^\|[^|]+\|([^|]+)\|", (ROOT / "README.md").read_text(), re.M)
+    files = [f for row in rows for f in re.findall(r"`([\w./-]+/[\w./-]+)`", row)]
+    assert len(files) > 15
+    assert [f for f in files if not (ROOT / f).exists()] == []
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_dispatched_through_strings(path: Path) -> None:
+    """No `__getattr__`, no import by a computed name; a user's own object is the one exception (`initial`)."""
+    tree = ast.parse(path.read_text())
+    names = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+    calls = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    assert "__getattr__" not in names
+    if path.name != "initial.py":
+        assert not calls & {"importlib.import_module", "__import__", "eval", "exec"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_function_fits_a_screen_and_a_file_has_one_subject(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 560
+    for n in ast.walk(ast.parse(text)):
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (n.end_lineno or 0) - n.lineno < 60, f"{n.name} at line {n.lineno}"
