@@ -200,11 +200,6 @@ class Outflow:
     def _starts(self) -> list[int]:
         return [spec.start for spec, _ in self.sources]
 
-    def chunks(self, offset: int, size: int) -> Iterator[tuple[int, bytes]]:
-        """(offset, bytes) from `offset` to the end, `size` bytes each but the last."""
-        for start in range(offset, self.layout.size, size):
-            yield start, self.read(start, min(start + size, self.layout.size))
-
 
 def flatten(tree: Any) -> Outflow:
     """Take a tree of tensors apart without copying a tensor.

@@ -74,7 +74,8 @@ class Gang:
             if self._ranks.rank == 0:
                 outflow = flatten(parts[name])
                 self._broadcast(str(outflow.layout.size).encode())
-                for _, chunk in outflow.chunks(0, _CHUNK_BYTES):
+                for at in range(0, outflow.layout.size, _CHUNK_BYTES):
+                    chunk = outflow.read(at, min(at + _CHUNK_BYTES, outflow.layout.size))
                     self._bytes(chunk, len(chunk))
             else:
                 size, inflow = int(self._broadcast(b"")), Inflow()

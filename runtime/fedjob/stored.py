@@ -148,12 +148,10 @@ def file_digest(path: Path) -> str:
 
 
 def _round(block: Block, dtype: str) -> Block:
-    if block.dtype == np.float64 and dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
-        block = _to_odd_float32(block)
-    if block.dtype != numpy_dtype(dtype):
-        with np.errstate(over="ignore"):
-            block = block.astype(numpy_dtype(dtype))
-    return np.ascontiguousarray(block)
+    with np.errstate(over="ignore"):
+        if block.dtype == np.float64 and dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
+            block = _to_odd_float32(block)
+        return np.ascontiguousarray(block.astype(numpy_dtype(dtype), copy=False))
 
 
 def _to_odd_float32(block: Block) -> Block:

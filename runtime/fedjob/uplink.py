@@ -271,7 +271,8 @@ def _frames(
     digests = []
     for i, part in enumerate(parts):
         hasher = blake3()
-        for offset, data in part.chunks(0, CHUNK_BYTES):
+        for offset in range(0, part.layout.size, CHUNK_BYTES):
+            data = part.read(offset, min(offset + CHUNK_BYTES, part.layout.size))
             hasher.update(data)
             if (i, offset + len(data)) > (start.part, start.offset) and i >= start.part:
                 skip = max(start.offset - offset, 0) if i == start.part else 0

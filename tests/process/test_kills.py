@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +93,9 @@ def test_server_and_scripts_killed_while_sites_train(
     gates = {number: list(hold(job, number, *held)) for number, held, _ in schedule}
     run = job.start()
     for number, held, victims in schedule:
-        until(lambda: all(trainings(job)[number, site] for site in held) and has_answered(run, "a", number))
+        until(partial(round_is_on, run, number, held))
         run.kill(*victims)
-        until(lambda: "b" not in victims or trainings(job)[number, "b"] == 2)
+        until(lambda times=2 if "b" in victims else 1, n=number: trainings(job)[n, "b"] == times)
         for path in gates[number]:
             path.unlink()
     assert run.wait() == 0, run.story()
@@ -102,6 +103,11 @@ def test_server_and_scripts_killed_while_sites_train(
     again = {place: times for place, times in trainings(job).items() if times != 1}
     assert again == {(2, "b"): 2, (3, "b"): 2}, "only a script that died while it trained begins again"
     assert [run.site(name)["restarts"] for name in SITES] == [0, 2, 0]
+
+
+def round_is_on(run: Started, number: int, held: str) -> bool:
+    """Whether the held sites train in this round, and site a has answered."""
+    return all(trainings(run.job)[number, site] for site in held) and has_answered(run, "a", number)
 
 
 def has_answered(run: Started, site: str, number: int) -> bool:
