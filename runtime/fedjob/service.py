@@ -9,10 +9,11 @@ from pathlib import Path
 
 from . import chunks
 from . import wire_pb2 as wire
+from .asks import Upload
 from .errors import IdentityError, TransportError
 from .identity import admit
 from .records import LoggedValue, append
-from .session import Session, Upload
+from .session import Session
 from .stored import Stored
 from .transport import CHUNK_BYTES, NotThere, Refused
 from .version import __version__

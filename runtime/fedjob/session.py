@@ -17,14 +17,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import wire_pb2 as wire
-from .acceptance import Header, Refusal, check_header, check_parts, read_header
-from .aggregation import combine
-from .errors import CodecError, JobFailed, PeerFailed, StateError
+from .acceptance import Refusal, check_header, check_parts, read_header
+from .asks import Ask, Open, Upload, replay
+from .errors import CodecError, JobFailed, PeerFailed
 from .journal import Journal
 from .model import ParamsType
 from .peers import Answer, Close, Task
@@ -32,12 +32,11 @@ from .quorum import Asked, Closed, NotMet, Rule, decide
 from .records import Missing, RoundKind, SiteRound
 from .roster import Push, Site
 from .spool import Spool, facts
-from .stored import Stored, open_stored, stored_form, write
+from .stored import Stored, stored_form, write
 from .trees import Tree
 
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 10.0  # running time that a kill may cost a deadline
-Ask = tuple[str, int]  # kind, n-th ask of the kind in the round
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -54,36 +53,6 @@ class Limits:
     start_seconds: float
     active_seconds: float
     params_type: str = ParamsType.FULL
-
-
-@dataclass
-class _Open:
-    """One ask of the running round."""
-
-    ask: Ask
-    sites: frozenset[str]
-    rule: Rule
-    parts: Mapping[str, Stored]
-    answers: dict[str, Answer] = field(default_factory=dict)
-    uploads: dict[str, str] = field(default_factory=dict)
-    out: dict[str, Refusal] = field(default_factory=dict)
-    records: dict[str, SiteRound] = field(default_factory=dict)
-    closed: bool = False
-
-    def waits_for(self, site: str) -> bool:
-        return not self.closed and site in self.sites and site not in self.answers and site not in self.out
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An answer that is being received."""
-
-    site: str
-    ask: Ask
-    upload: str
-    header: Header
-    sent: Mapping[str, Stored]
-    spool: Spool
 
 
 class Session:
@@ -114,7 +83,7 @@ class Session:
         self._changed = threading.Condition()
         self._sites = {name: Site(name, gone_since=self._started) for name in self.clients}
         self._journal: Journal | None = None
-        self._asks: dict[Ask, _Open] = {}
+        self._asks: dict[Ask, Open] = {}
         self._count: Counter[str] = Counter()
         self._spools: dict[str, Spool] = {}
         self._end: wire.End | None = None
@@ -203,7 +172,7 @@ class Session:
                 self._journal.folder.rmdir()
             self._journal, self._asks, self._count = None, {}, Counter()
 
-    def _open(self, task: Task, sites: frozenset[str], rule: Rule) -> _Open:
+    def _open(self, task: Task, sites: frozenset[str], rule: Rule) -> Open:
         with self._changed:
             if self._journal is None or task.round != self.round:
                 self._journal = Journal(self._folder / f"round-{task.round:06d}")
@@ -211,8 +180,10 @@ class Session:
             ask = (task.kind, self._count[task.kind])
             self._count[task.kind] += 1
             parts = {name: self._stored(tree, f"{task.kind}.{ask[1]}.{name}") for name, tree in task.parts.items()}
-            opened = _Open(ask, sites, rule, parts)
-            self._replay(opened)
+            opened = Open(ask, self.round, sites, rule, parts)
+            replay(opened, self._journal)
+            for name in opened.answers:
+                self._sites[name].settle("Answered")
             self._asks[ask] = opened
             for name in sorted(sites):
                 if opened.waits_for(name):
@@ -224,33 +195,7 @@ class Session:
         assert self._journal is not None
         return stored_form(tree) or write(self._journal.folder / f"task.{name}.safetensors", tree)
 
-    def _replay(self, opened: _Open) -> None:
-        """What the journal knows of this ask."""
-        assert self._journal is not None
-        for r in self._journal.records:
-            if r.get("ask") != list(opened.ask):
-                continue
-            if r["event"] == "accepted" and (answer := self._recorded(opened, r)):
-                opened.answers[r["site"]] = answer
-                opened.uploads[r["site"]] = r["upload"]
-                opened.records[r["site"]] = SiteRound(examples=answer.num_examples, metrics=answer.metrics)
-                self._sites[r["site"]].settle("Answered")
-            elif r["event"] == "out":
-                opened.out[r["site"]] = Refusal(r["reason"], r["message"])
-            elif r["event"] == "closed" and set(r["sites"]) <= set(opened.answers):
-                opened.answers = {s: opened.answers[s] for s in r["sites"]}
-                opened.closed = True
-
-    def _recorded(self, opened: _Open, r: Mapping[str, Any]) -> Answer | None:
-        assert self._journal is not None
-        try:
-            parts = {n: open_stored(self._journal.folder / p["file"], p["digest"]) for n, p in r["parts"].items()}
-        except StateError as e:
-            log.warning("answer of %s lost, it is asked again: %s", r["site"], e)
-            return None
-        return _answer(opened, self.round, r["site"], Header(**r["header"]), parts)
-
-    def _await_answers(self, opened: _Open, given: set[str]) -> list[str] | None:
+    def _await_answers(self, opened: Open, given: set[str]) -> list[str] | None:
         """Sites whose answers are new, or None when the round is closed. Raises JobFailed, Interrupted."""
         while True:
             with self._changed:
@@ -267,10 +212,10 @@ class Session:
                 until += [s.gone_since + self._limits.site_lost_seconds - time.monotonic() for s in self._lost(opened)]
                 self._wait(min(u for u in until if u > 0) if any(u > 0 for u in until) else 0.0)
 
-    def _lost(self, opened: _Open) -> list[Site]:
+    def _lost(self, opened: Open) -> list[Site]:
         return [s for n, s in self._sites.items() if opened.waits_for(n) and s.push is None]
 
-    def _asked(self, opened: _Open) -> Asked:
+    def _asked(self, opened: Open) -> Asked:
         out = {name: f"{r.reason}: {r.message}" for name, r in opened.out.items()}
         now = time.monotonic()
         for site in self._lost(opened):
@@ -280,7 +225,7 @@ class Session:
                 out[site.name] = f"PeerLost: no live process for {self._limits.site_lost_seconds:.0f} s"
         return Asked(opened.sites, frozenset(opened.answers), out)
 
-    def _settle(self, opened: _Open) -> None:
+    def _settle(self, opened: Open) -> None:
         """Close the round if it is time: the set of answers is journalled first, then the others are cancelled."""
         assert self._journal is not None
         if opened.closed:
@@ -289,7 +234,7 @@ class Session:
             self._journal.append("closed", ask=list(opened.ask), sites=sorted(opened.answers))
             self._cancel(opened)
 
-    def _cancel(self, opened: _Open) -> None:
+    def _cancel(self, opened: Open) -> None:
         if opened.closed:
             return
         for name in sorted(opened.sites):
@@ -453,7 +398,7 @@ class Session:
             self._accepted(opened, upload, parts)
         return wire.Verdict(accepted=True)
 
-    def _accepted(self, opened: _Open, upload: Upload, parts: Mapping[str, Stored]) -> None:
+    def _accepted(self, opened: Open, upload: Upload, parts: Mapping[str, Stored]) -> None:
         assert self._journal is not None
         self._journal.append(
             "accepted",
@@ -463,18 +408,15 @@ class Session:
             header=upload.header.__dict__,
             parts={name: facts(part) for name, part in parts.items()},
         )
-        answer = _answer(opened, self.round, upload.site, upload.header, parts)
         site = self._sites[upload.site]
-        site.examples, site.metrics = answer.num_examples, answer.metrics
-        opened.answers[upload.site] = answer
-        opened.uploads[upload.site] = upload.upload
-        opened.records[upload.site] = site.round_record(time.monotonic())
+        site.examples, site.metrics = upload.header.num_examples, upload.header.metrics
+        opened.take(upload.site, upload.upload, upload.header, parts, site.round_record(time.monotonic()))
         site.bytes_down = site.bytes_up = 0
         site.settle("Answered")
         self._settle(opened)
         self._changed.notify_all()
 
-    def _out(self, opened: _Open, name: str, state: Any, refusal: Refusal) -> wire.Verdict:
+    def _out(self, opened: Open, name: str, state: Any, refusal: Refusal) -> wire.Verdict:
         """A site will not answer this ask: journalled, told, and the round decides anew."""
         assert self._journal is not None
         self._journal.append("out", ask=list(opened.ask), site=name, reason=refusal.reason, message=refusal.message)
@@ -484,7 +426,7 @@ class Session:
         self._changed.notify_all()
         return wire.Verdict(accepted=state == "Declined", reason=refusal.reason, message=refusal.message)
 
-    def _offer(self, site: Site, opened: _Open) -> None:
+    def _offer(self, site: Site, opened: Open) -> None:
         site.ask(time.monotonic())
         key = wire.Key(kind=opened.ask[0], round=self.round, ask=opened.ask[1])
         parts = [wire.Part(name=n, size=p.size, digest=p.digest) for n, p in opened.parts.items()]
@@ -523,15 +465,6 @@ class Session:
         """Running time of the round so far."""
         with self._changed:
             return self._journal.elapsed_seconds() if self._journal else 0.0
-
-
-def _answer(opened: _Open, number: int, site: str, header: Header, parts: Mapping[str, Stored]) -> Answer:
-    trees: dict[str, Tree] = dict(parts)
-    if header.params_type == ParamsType.DIFF and "params" in trees:
-        # w_t + D_k in float64: a workflow sees weights, whatever travelled.
-        sent = opened.parts["params"]
-        trees["params"] = combine(lambda d, w: w + d, trees["params"], sent, layout=sent.layout)
-    return Answer(site, opened.ask[0], number, header.num_examples, header.metrics, header.meta, trees)
 
 
 def _refused(reason: str, message: str) -> wire.Verdict:
