@@ -291,7 +291,8 @@ def _torch_leaf(
 
     @cache
     def flat() -> Any:
-        return live.contiguous().reshape(-1).view(torch.uint8)
+        dense = live.contiguous()  # where there is one element, its strides may still be anything
+        return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8)
 
     def source(start: int, stop: int) -> Bytes:
         # A GPU's tensor crosses to the host one chunk at a time; a CPU tensor is read where it lies.

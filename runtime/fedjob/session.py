@@ -75,6 +75,7 @@ class Session:
         self.attempt = attempt
         self.bytes_in = self.bytes_out = 0
         self.round = 0
+        self._finished = -1
         self._required = required
         self._limits = limits
         self._folder = folder
@@ -149,12 +150,21 @@ class Session:
         with self._changed:
             self._end = wire.End(state=state, reason=reason, message=message)
             for site in self._sites.values():
-                self._push(site, wire.Downward(end=self._end))
+                self._tell_end(site)
 
     def await_nobody(self, seconds: float) -> None:
-        """Return when no site has a live process, or after so long."""
+        """Return when every site has heard of the end and hung up, or after so long.
+
+        A site whose connection broke a moment ago is waited for: it comes back, and must not take the end for a lost server.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: all(s.push is None for s in self._sites.values()), seconds)
+            long_gone = time.monotonic() - seconds
+            self._changed.wait_for(
+                lambda: all(
+                    s.push is None and (s.told or s.left or s.gone_since < long_gone) for s in self._sites.values()
+                ),
+                seconds,
+            )
 
     def interrupt(self) -> None:
         """Make the workflow's thread raise Interrupted at its next wait."""
@@ -170,6 +180,7 @@ class Session:
                 for path in self._journal.folder.iterdir():
                     path.unlink()
                 self._journal.folder.rmdir()
+            self._finished = self.round
             self._journal, self._asks, self._count = None, {}, Counter()
 
     def _open(self, task: Task, sites: frozenset[str], rule: Rule) -> Open:
@@ -303,8 +314,13 @@ class Session:
             self._changed.notify_all()
 
     def object(self, name: str, digest: str) -> Stored | None:
-        """The object with this digest, if an open ask of this site names it."""
+        """The object with this digest, if an open ask of this site names it.
+
+        Raises TransportError while no round is open: a server that was started again has not come to it yet.
+        """
         with self._changed:
+            if self._journal is None and self._end is None:
+                raise TransportError("no round is open yet")
             for opened in self._asks.values():
                 if opened.waits_for(name):
                     for part in opened.parts.values():
@@ -357,6 +373,8 @@ class Session:
             if opened.uploads.get(name) == announce.upload:
                 return wire.Verdict(accepted=True)  # the first verdict was lost on its way
             return _refused("AlreadyAnswered", f"round {self.round} has this site's {ask[0]} answer already")
+        if opened is None and self._comes_again(announce.key, ask):
+            raise TransportError(f"round {announce.key.round} is not open again yet")
         if opened is None or not opened.waits_for(name):
             why = f"{ask[0]} of round {announce.key.round} is over for this site; the job is at round {self.round}"
             log.warning("refused %s: PastRound: %s", name, why)
@@ -364,6 +382,13 @@ class Session:
         if announce.declined:
             return self._out(opened, name, "Declined", Refusal("Declined", announce.declined))
         return None
+
+    def _comes_again(self, key: wire.Key, ask: Ask) -> bool:
+        """Whether a server that was started again has yet to come to this ask, which an earlier process made."""
+        if self._end is not None or key.round != self.round:
+            return self._end is None and key.round > self.round
+        offers_are_over = any(kind != "Offer" for kind, _ in self._asks)  # the initial model comes before all else
+        return ask not in self._asks and self.round > self._finished and not (ask[0] == "Offer" and offers_are_over)
 
     def received(self, upload: Upload, size: int) -> None:
         """`size` more bytes of an answer are here."""
@@ -433,6 +458,10 @@ class Session:
         if not parts and site.push:
             site.state = "Training"
         self._push(site, wire.Downward(task=wire.Task(key=key, attempt=self.attempt, parts=parts)))
+
+    def _tell_end(self, site: Site) -> None:
+        site.told = site.push is not None
+        self._push(site, wire.Downward(end=self._end))
 
     def _push(self, site: Site, event: wire.Downward) -> None:
         if site.push is not None:

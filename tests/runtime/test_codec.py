@@ -1,0 +1,480 @@
+"""Trees of tensors as safetensors files: what goes in comes out, and what is not a file says so."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedjob.codec import MAX_HEADER_BYTES, Inflow, Outflow, difference_between, flatten, forms, header_length, parse
+from fedjob.errors import CodecError
+
+SPECIAL = [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
+NUMPY = [np.dtype(t) for t in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?", *SPECIAL)]
+TORCH = [
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8, torch.bool,
+]  # fmt: skip
+LAW = settings(max_examples=60, deadline=None)
+
+
+def random_bytes(dtype: str, count: int, seed: int) -> Any:
+    """Any bit pattern: NaN payloads, infinities and negative zeros too. A bool has two."""
+    return np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 256, count).astype(np.uint8)
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor's bytes, flat: its own memory where it is contiguous."""
+    dense = tensor.detach().contiguous()
+    return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8)
+
+
+@st.composite
+def arrays(draw: st.DrawFn, dtypes: list[np.dtype[Any]] = NUMPY) -> Any:
+    """numpy arrays and scalars of every dtype, in every memory layout."""
+    dtype, seed = draw(st.sampled_from(dtypes)), draw(st.integers(0, 99))
+    shape = draw(st.sampled_from([(), (0,), (3, 0, 2), (1,), (5,), (4, 3), (2, 3, 2)]))
+    flat = random_bytes(dtype.name, math.prod(shape) * dtype.itemsize, seed).view(dtype)
+    array = flat.reshape(shape)
+    how = draw(st.sampled_from(["plain", "transposed", "strided", "reversed", "big-endian", "read-only", "scalar"]))
+    if how == "transposed":
+        return array.T
+    if how == "strided" and shape:
+        return np.repeat(array, 2, axis=0)[::2]
+    if how == "reversed" and shape:
+        return array[::-1]
+    if how == "big-endian" and dtype.kind in "fiu":
+        return array.astype(dtype.newbyteorder(">"))
+    if how == "read-only":
+        array.setflags(write=False)
+    return array[()] if how == "scalar" and not shape else array
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> torch.Tensor:
+    """torch tensors of every dtype, in every memory layout."""
+    dtype, seed = draw(st.sampled_from(TORCH)), draw(st.integers(0, 99))
+    shape = draw(st.sampled_from([(), (0,), (3, 0, 2), (1,), (5,), (4, 3), (2, 3, 2)]))
+    tensor = torch.empty(shape, dtype=dtype)
+    raw = random_bytes(str(dtype).removeprefix("torch."), tensor.numel() * dtype.itemsize, seed)
+    bits(tensor).copy_(torch.from_numpy(raw))
+    how = draw(st.sampled_from(["plain", "transposed", "strided", "one element", "parameter"]))
+    if how == "transposed" and len(shape) > 1:
+        return tensor.transpose(0, -1)
+    if how == "strided" and shape:
+        return torch.stack([tensor, tensor], dim=-1)[..., 0]
+    if how == "one element" and tensor.numel():
+        return tensor.reshape(-1)[:1].as_strided((1, 1), (7, 5))
+    if how == "parameter" and dtype.is_floating_point:
+        return tensor.requires_grad_()
+    return tensor
+
+
+PLAIN = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.text(max_size=5),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.sampled_from([-0.0, math.inf, -math.inf, math.nan]),
+)
+KEYS = st.one_of(st.text('abcé."\\ \n🙂', max_size=4), st.integers(-3, 2**40))
+TREES = st.recursive(
+    st.one_of(arrays(), tensors(), PLAIN),
+    lambda inner: st.one_of(
+        st.dictionaries(KEYS, inner, max_size=4),
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=3).map(tuple),
+    ),
+    max_leaves=10,
+)
+
+
+def names_collide(tree: Any) -> bool:
+    """Whether two tensors of this tree would have one name in the file, such as those at `1` and `"1"`."""
+
+    def paths(node: Any, path: tuple[str, ...]) -> list[str]:
+        if isinstance(node, dict):
+            return [p for k, v in node.items() for p in paths(v, (*path, str(k)))]
+        if isinstance(node, list | tuple):
+            return [p for i, v in enumerate(node) for p in paths(v, (*path, str(i)))]
+        return [] if node is None or isinstance(node, str | bool) else ["/".join(path) or "value"]
+
+    found = paths(tree, ())
+    return len(set(found)) < len(found)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two trees have equal structure, order, types and bits."""
+    if isinstance(a, torch.Tensor):
+        return (
+            isinstance(b, torch.Tensor) and (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(bits(a), bits(b))
+        )
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(type(k) is type(j) for k, j in zip(a, b, strict=True)) and all(
+            same(a[k], b[k]) for k in a
+        )  # fmt: skip
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, np.ndarray | np.generic):
+        little = np.asarray(a).astype(a.dtype.newbyteorder("<"))
+        return little.dtype == b.dtype and little.shape == b.shape and little.tobytes() == b.tobytes()
+    if isinstance(a, float):
+        return struct.pack("<d", a) == struct.pack("<d", b)
+    return bool(a == b)
+
+
+def whole(outflow: Outflow) -> bytes:
+    return outflow.read(0, outflow.layout.size)
+
+
+def received(data: bytes, *cuts: int, wanted: dict[str, str] | None = None) -> Any:
+    """The tree behind `data`, written to an Inflow in pieces that end at `cuts`."""
+    inflow = Inflow(wanted)
+    ends = sorted({min(c, len(data)) for c in cuts} | {len(data)})
+    for start, stop in zip([0, *ends], ends, strict=False):
+        inflow.write(data[start:stop])
+    assert inflow.complete
+    assert inflow.position == len(data)
+    return inflow.tree()
+
+
+# ------------------------------------------------------------------------------------------------------ what travels
+
+
+@settings(max_examples=250, deadline=None)
+@given(TREES, st.lists(st.integers(0, 3000), max_size=6))
+def test_any_tree_comes_out_as_it_was_sent_however_its_bytes_are_cut(tree: Any, cuts: list[int]) -> None:
+    """Structure, order, types and every bit; or, where two paths have one name, it does not go."""
+    if names_collide(tree):
+        with pytest.raises(CodecError, match="is taken"):
+            flatten(tree)
+    else:
+        assert same(tree, received(whole(flatten(tree)), *cuts))
+
+
+@LAW
+@given(TREES.filter(lambda t: not names_collide(t)), st.integers(0, 2000), st.integers(0, 2000))
+def test_any_range_of_the_bytes_is_that_slice_of_the_whole(tree: Any, a: int, b: int) -> None:
+    outflow = flatten(tree)
+    start, stop = sorted(min(x, outflow.layout.size) for x in (a, b))
+    assert outflow.read(start, stop) == whole(outflow)[start:stop]
+
+
+def test_one_byte_at_a_time_is_enough() -> None:
+    tree = {"w": torch.arange(6.0).reshape(2, 3), "n": 3, "empty": np.empty((0, 2))}
+    data = whole(flatten(tree))
+    assert same(tree, received(data, *range(len(data))))
+
+
+def test_an_optimizers_state_dict_loads_after_its_journey() -> None:
+    """Integer keys, nested lists, tuples, None and numbers: what torch's own optimizers hold."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = received(whole(flatten(optimizer.state_dict())))
+    assert same(optimizer.state_dict(), state)
+    torch.optim.AdamW(model.parameters()).load_state_dict(state)
+
+
+def test_tied_tensors_travel_under_both_names() -> None:
+    w = torch.arange(4.0)
+    back = received(whole(flatten({"embed": w, "head": w})))
+    assert torch.equal(back["embed"], w)
+    assert torch.equal(back["head"], w)
+
+
+def test_a_receiver_may_ask_for_another_form() -> None:
+    data = whole(flatten({"a": np.arange(3.0), "b": torch.arange(3)}))
+    back = received(data, wanted={"a": "torch", "b": "numpy"})
+    assert isinstance(back["a"], torch.Tensor)
+    assert isinstance(back["b"], np.ndarray)
+
+
+def test_the_forms_of_a_file_are_those_in_which_it_was_sent() -> None:
+    outflow = flatten({"a": np.zeros(1), "b": [torch.zeros(1), 3, 0.5, np.float16(1)]})
+    assert forms(outflow.layout) == {"a": "numpy", "b/0": "torch", "b/1": "int", "b/2": "float", "b/3": "scalar"}
+
+
+# ---------------------------------------------------------------------------------------------------- no copies made
+
+
+def test_a_tensor_is_sent_from_its_own_memory() -> None:
+    """A change after `flatten` shows: nothing was copied."""
+    tensor, array = torch.zeros(1000), np.zeros(1000, np.float32)
+    outflow = flatten({"t": tensor, "a": array})
+    tensor.fill_(1.0)
+    array.fill(2.0)
+    back = received(whole(outflow))
+    assert back["t"][-1] == 1.0
+    assert back["a"][-1] == 2.0
+
+
+def chunks(outflow: Outflow, size: int = 1 << 16) -> Iterator[bytes]:
+    for start in range(0, outflow.layout.size, size):
+        yield outflow.read(start, min(start + size, outflow.layout.size))
+
+
+def test_sending_and_receiving_hold_one_chunk_beside_the_tensors() -> None:
+    """12 MB of tensors, 64 KiB at a time."""
+    tree = {f"w{i}": np.ones(1_000_000, np.float32) for i in range(3)}
+    tracemalloc.start()
+    try:
+        outflow = flatten(tree)
+        for _ in chunks(outflow):
+            pass
+        sending = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        inflow = Inflow()
+        for data in chunks(outflow):
+            inflow.write(data)
+        receiving = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sending < 1 << 20
+    assert receiving < 12_000_000 + (1 << 20)
+
+
+# ---------------------------------------------------------------------------------------- the reference's readers
+
+
+@LAW
+@given(st.dictionaries(st.text("abé/.", min_size=1, max_size=6), tensors(), min_size=1, max_size=6))
+def test_the_reference_reads_torch_tensors_that_we_write(tree: dict[str, torch.Tensor]) -> None:
+    assert same({k: tree[k] for k in sorted(tree)}, dict(sorted(safetensors.torch.load(whole(flatten(tree))).items())))
+
+
+@LAW
+@given(
+    st.dictionaries(st.text("abé/.", min_size=1, max_size=6), arrays(NUMPY[: -len(SPECIAL)]), min_size=1, max_size=6)
+)
+def test_the_reference_reads_numpy_arrays_that_we_write(tree: dict[str, Any]) -> None:
+    back = safetensors.numpy.load(whole(flatten(tree)))
+    assert back.keys() == tree.keys()
+    assert all(same(np.asarray(tree[k]), back[k]) for k in tree)
+
+
+@LAW
+@given(st.dictionaries(st.text("abé/.", min_size=1, max_size=6), tensors(), max_size=6), st.integers(0, 500))
+def test_we_read_what_the_reference_writes_as_a_flat_dict(tree: dict[str, torch.Tensor], cut: int) -> None:
+    tree = {k: v.detach().contiguous() for k, v in tree.items()}
+    back = received(safetensors.torch.save(tree, metadata={"format": "pt"}), cut)
+    assert same(dict(sorted(tree.items())), dict(sorted(back.items())))
+
+
+def test_data_starts_at_a_multiple_of_eight_and_each_tensor_at_one_of_its_item_size() -> None:
+    """So a file can be mapped into memory and used where it lies."""
+    outflow = flatten({"u": np.zeros(3, np.uint8), "h": np.zeros(3, np.float16), "d": np.zeros(3), "f": torch.zeros(3)})
+    assert outflow.layout.data_start % 8 == 0
+    assert {s.name: s.start for s in outflow.layout.specs} == {"d": 0, "f": 24, "h": 36, "u": 42}
+
+
+def test_the_order_of_the_file_is_the_order_of_the_tree() -> None:
+    tree = {"b": np.zeros(1, np.uint8), "a": np.zeros(1), "c": np.zeros(1, np.float32)}
+    layout = parse(flatten(tree).layout.header)
+    assert [s.name for s in layout.specs] == ["b", "a", "c"]
+    assert [s.name for s in layout.data_order] == ["a", "c", "b"]
+
+
+# --------------------------------------------------------------------------------------------- what cannot travel
+
+NESTED: list[Any] = []
+NESTED.append(NESTED)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        pytest.param({"a": [1, {"b": object()}]}, "a/1/b: a object cannot travel", id="an object, named by its path"),
+        pytest.param({"a": {3: {1, 2}}}, "a/3: a set cannot travel", id="a set, below a whole-number key"),
+        pytest.param({"a": b"x"}, "a: a bytes cannot travel", id="bytes"),
+        pytest.param({"a": {True: 1}}, "a: key True is a bool", id="a bool as key"),
+        pytest.param({1.5: 1}, "key 1.5 is a float", id="a float as key"),
+        pytest.param({"a": {"n": 2**63}}, "a/n: a whole number of 64 bits", id="a number of more than 63 bits"),
+        pytest.param({"n": 10**5000}, "n: a whole number of 16610 bits", id="a number too long to print"),
+        pytest.param({"a": np.array(["x"])}, "a: dtype <U1 cannot travel", id="an array of strings"),
+        pytest.param({"a": np.array([None])}, "a: dtype object cannot travel", id="an array of objects"),
+        pytest.param({"a": np.zeros(2, np.complex64)}, "a: dtype complex64 cannot travel", id="complex numbers"),
+        pytest.param({"l": {"w": torch.zeros(2).to_sparse()}}, "l/w: a torch.sparse_coo tensor", id="a sparse tensor"),
+        pytest.param({"w": torch.zeros(2, device="meta")}, "w: .* on meta cannot travel", id="a tensor without memory"),
+        pytest.param({"w": torch.zeros(2, dtype=torch.complex64)}, "w: .*complex64", id="a complex tensor"),
+        pytest.param({"a": {"b": 1}, "a/b": 2}, "a/b: the name 'a/b' is taken", id="two paths with one name"),
+        pytest.param({1: 1.0, "1": 2.0}, "1: the name '1' is taken", id="a number and its digits as keys"),
+        pytest.param({"__metadata__": 1}, "__metadata__", id="the name that safetensors keeps for itself"),
+        pytest.param({"\ud800": 1}, "not Unicode text", id="half a surrogate pair in a name"),
+        pytest.param(NESTED, "nested more than 100 deep", id="a list that holds itself"),
+    ],
+)
+def test_what_cannot_travel_is_refused_by_its_path(tree: Any, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        flatten(tree)
+
+
+# ---------------------------------------------------------------------------------------------- what is not a file
+
+
+def header(entries: Any) -> bytes:
+    text = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+def entry(dtype: Any = "U8", shape: Any = (1,), offsets: Any = (0, 1)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+def skeleton(text: str) -> dict[str, Any]:
+    return {"__metadata__": {"fedjob": text}, "a": entry()}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        pytest.param(b"{nonsense", "not JSON", id="no JSON"),
+        pytest.param(b"\xff\xfe\x00", "not JSON", id="no text"),
+        pytest.param(b"[" * 100_000, "not JSON", id="brackets without end"),
+        pytest.param([1], "not a JSON object", id="a list"),
+        pytest.param({"a": 1}, "'a': entry has no dtype", id="a number where an entry belongs"),
+        pytest.param({"a": {"dtype": "U8"}}, "'a': entry has no dtype, shape and data_offsets", id="half an entry"),
+        pytest.param({"a": entry(dtype="C64")}, "'a': dtype 'C64' is not known", id="an unknown dtype"),
+        pytest.param({"a": entry(dtype=["U8"])}, "'a': dtype .* is not known", id="a list as dtype"),
+        pytest.param({"a": entry(shape=[2])}, "does not fill bytes 0 to 1", id="a shape of another size"),
+        pytest.param({"a": entry(shape=[-1], offsets=[1, 0])}, "does not fill", id="a negative dimension"),
+        pytest.param({"a": entry(shape=[True])}, "does not fill", id="true as a dimension"),
+        pytest.param({"a": entry(shape=[1.0])}, "does not fill", id="a float as a dimension"),
+        pytest.param({"a": entry(shape=[1] * 65)}, "does not fill", id="65 dimensions"),
+        pytest.param({"a": entry(shape=[0, 2**62], offsets=[0, 0], dtype="F32")}, "does not fill", id="a vast emptiness"),
+        pytest.param({"a": entry(offsets=[0, 1, 2])}, "'a': entry has no", id="three offsets"),
+        pytest.param({"a": entry(offsets=[1, 2])}, "'a' starts at byte 1, expected 0", id="a gap before the first tensor"),
+        pytest.param({"a": entry(), "b": entry()}, "starts at byte 0, expected 1", id="two tensors in one place"),
+        pytest.param({"\ud800": entry()}, "not Unicode text", id="half a surrogate pair in a name"),
+        pytest.param({"__metadata__": {"fedjob": 1}}, "is not a string", id="a number as skeleton"),
+        pytest.param(skeleton("nonsense"), "not the skeleton", id="a skeleton that is no JSON"),
+        pytest.param(skeleton("[" * 5000), "not the skeleton", id="a skeleton nested too deep"),
+        pytest.param(skeleton("[]"), "not the skeleton", id="a skeleton that is a list"),
+        pytest.param(skeleton('{"v":1}'), "not the skeleton", id="a skeleton without the file's tensor"),
+        pytest.param(skeleton('{"x":"b","f":"torch"}'), "not the skeleton", id="a skeleton of another tensor"),
+        pytest.param(skeleton('{"x":"a","f":"int"}'), "not the skeleton", id="a number with a dimension"),
+        pytest.param(skeleton('{"d":[[{},{"x":"a","f":"torch"}]]}'), "not the skeleton", id="an object as key"),
+    ],
+)  # fmt: skip
+def test_a_malformed_header_is_refused(entries: Any, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        parse(header(entries))
+
+
+@pytest.mark.parametrize("length", [0, 1, MAX_HEADER_BYTES + 1, 2**64 - 1])
+def test_an_absurd_header_length_is_refused_before_anything_is_read(length: int) -> None:
+    with pytest.raises(CodecError, match="not a tensor file: header of"):
+        header_length(struct.pack("<Q", length))
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-2, 2**70), st.floats(), st.sampled_from(["", "a", "F32", "U8"])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "fedjob", "a", "x", "d", "f"]), inner),
+    ),
+    max_leaves=8,
+)
+ENTRIES = st.builds(entry, st.one_of(JSON, st.just("U8")), st.one_of(JSON, st.just([4])), JSON)
+SKELETONS = JSON.map(json.dumps).map(lambda text: {"fedjob": text})
+
+
+def parse_or_refuse(data: bytes) -> None:
+    """Never another exception, and never memory beyond a few copies of the header."""
+    try:
+        layout = parse(data)
+    except CodecError:
+        return
+    assert layout.size >= len(data)
+    assert layout.header == data
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), st.one_of(ENTRIES, JSON, SKELETONS), max_size=3))
+def test_a_header_of_any_json_parses_or_is_refused(entries: Any) -> None:
+    parse_or_refuse(header(entries))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_header_with_altered_bytes_parses_or_is_refused(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(flatten({"a": [np.zeros(3), 1.5], "b": {3: torch.zeros(2)}}).layout.header)
+    for at, value in changes:
+        data[8 + at % (len(data) - 8)] = value
+    parse_or_refuse(bytes(data))
+
+
+@LAW
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_any_bytes_are_received_or_refused(data: bytes, cut: int) -> None:
+    inflow = Inflow()
+    try:
+        inflow.write(data[:cut])
+        inflow.write(data[cut:])
+    except CodecError:
+        return
+    if not inflow.complete:
+        with pytest.raises(CodecError, match="not complete"):
+            inflow.tree()
+
+
+def test_a_header_that_claims_much_allocates_nothing_when_it_is_parsed() -> None:
+    """An exabyte announced in a hundred bytes."""
+    data = header({"a": entry(dtype="F64", shape=[2**57], offsets=[0, 2**60])})
+    tracemalloc.start()
+    try:
+        assert parse(data).size == len(data) + 2**60
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_bytes_past_the_end_are_refused() -> None:
+    data = whole(flatten({"a": np.zeros(2)}))
+    with pytest.raises(CodecError, match=f"3 bytes past the end of a file of {len(data)}"):
+        received(data + b"xyz")
+
+
+def test_a_tree_is_not_given_out_before_its_last_byte() -> None:
+    data = whole(flatten({"a": np.zeros(2)}))
+    inflow = Inflow()
+    inflow.write(data[:-1])
+    assert not inflow.complete
+    with pytest.raises(CodecError, match=f"not complete: {len(data) - 1} bytes"):
+        inflow.tree()
+
+
+# ---------------------------------------------------------------------------------------------------- differences
+
+
+@pytest.mark.parametrize(
+    ("got", "phrase"),
+    [
+        pytest.param({"a": np.zeros((2, 3)), "b": np.zeros(1)}, "", id="no difference"),
+        pytest.param({"b": np.zeros(1), "a": np.zeros((2, 3))}, "", id="another order is no difference"),
+        pytest.param({"b": np.zeros(1)}, "1 of 2 tensors, 0 others; first missing: 'a'", id="one is missing"),
+        pytest.param({"a": np.zeros((2, 3)), "b": np.zeros(1), "c": 1}, "2 of 2 tensors, 1 others; not expected: 'c'",
+                     id="one is extra"),
+        pytest.param({"a": np.zeros((3, 2)), "b": np.zeros(1)}, "'a' is F64 [3, 2], expected F64 [2, 3]", id="a shape"),
+        pytest.param({"a": np.zeros((2, 3), "f4"), "b": np.zeros(1)}, "'a' is F32 [2, 3], expected F64 [2, 3]", id="a dtype"),
+    ],
+)  # fmt: skip
+def test_the_first_difference_between_two_layouts_is_a_phrase(got: Any, phrase: str) -> None:
+    expected = flatten({"a": np.zeros((2, 3)), "b": np.zeros(1)}).layout
+    assert difference_between(expected, flatten(got).layout) == phrase
