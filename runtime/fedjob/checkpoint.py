@@ -7,6 +7,7 @@ afterwards.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ VERSION = 1
 _MANIFEST = "checkpoint.json"
 
 
-def save(folder: Path, state: Any, running_seconds: float) -> None:
+def save(folder: Path, state: Any, running_seconds: float, first: Callable[[], None] = lambda: None) -> None:
     """Write `state`, a frozen dataclass of trees and JSON values; computed trees are evaluated here, in one pass.
 
-    running_seconds: how long the job has run, over all its processes. Raises OSError when the disk refuses.
+    running_seconds: how long the job has run, over all its processes. first: called when the trees are written, before the
+    state becomes the valid one. Raises OSError when the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain: dict[str, Any] = {}
@@ -33,6 +35,7 @@ def save(folder: Path, state: Any, running_seconds: float) -> None:
             trees[f.name] = {"file": stored.path.name, "digest": stored.digest}
         else:
             plain[f.name] = value
+    first()
     manifest = {"version": VERSION, "runningSeconds": round(running_seconds, 3), "plain": plain, "trees": trees}
     write_whole(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
     keep = {t["file"] for t in trees.values()} | {_MANIFEST}

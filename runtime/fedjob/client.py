@@ -167,9 +167,10 @@ def _download(s: _Session, task: Task) -> FLModel | None:
     )
 
 
-def send(model: FLModel) -> Receipt:
-    """Answer the task at hand. The model received stays as it is. On ranks other than 0 nothing is sent.
+def send(model: FLModel, clear_cache: bool | None = None) -> Receipt:  # noqa: ARG001
+    """Answer the task at hand. On ranks other than 0 nothing is sent.
 
+    clear_cache: accepted for scripts written for NVFLARE, where it empties both models; here they always stay as they are.
     Returns what became of it: an answer that comes late or is refused does not raise, the next round goes on.
     Raises LocalProtocolError if nothing was received, TypeError, ValueError, CodecError for what cannot be sent.
     """
@@ -313,6 +314,7 @@ def _ask_server(timeout: float | None) -> Task | None:
         announce, parts = offer(task, s.offered, s.forms)
         s.uplink.submit(announce, parts)
         s.uplink.done(task.key)
+    s.offered = None  # the server has a model now; this process keeps one copy
     return task
 
 
@@ -348,6 +350,8 @@ def _report_exceptions() -> None:
 def _leave(error: BaseException | None = None) -> None:
     global _session
     s, _session = _session, None
+    if s is not None and s.gang is not None:
+        s.gang.close()
     if s is None or s.uplink is None:
         return
     from .wire_pb2 import Farewell

@@ -28,6 +28,13 @@ class Gang:
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
+        self._made_group = False
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """End the process group, if it was made here: one that is alive at the interpreter's end may abort the process."""
+        if self._made_group and self._pid == os.getpid() and dist.is_initialized():
+            dist.destroy_process_group()
 
     def share_task(self, ask: Callable[[float | None], Task | None], timeout: float | None) -> Task | None:
         """What `ask` returns on rank 0, on every rank; what it raises is raised on every rank."""
@@ -93,7 +100,7 @@ class Gang:
         return self._bytes(message, length)
 
     def _bytes(self, data: bytes, size: int) -> bytes:
-        device = _device()
+        device = self._device()
         if self._ranks.rank == 0:
             buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
         else:
@@ -101,11 +108,11 @@ class Gang:
         dist.broadcast(buffer, src=0)
         return data if self._ranks.rank == 0 else buffer.cpu().numpy().tobytes()
 
-
-def _device() -> torch.device:
-    """Where this gang's collectives want their tensors; makes the process group if the script has not."""
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    if dist.get_backend() == "nccl":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
+    def _device(self) -> torch.device:
+        """Where this gang's collectives want their tensors; makes the process group if the script has not."""
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            self._made_group = True
+        if dist.get_backend() == "nccl":
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cpu")

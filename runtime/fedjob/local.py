@@ -39,6 +39,7 @@ _ADDRESS = "127.0.0.1"
 _SERVER_FINAL = {0, 1, 2, 143}  # exit codes of a server that is not started again
 _GRACE_SECONDS = 10.0
 _FORMAT = 1
+_KEYS_PREFIX = "fedjob-"
 # glibc maps and unmaps every chunk by default, at three times the CPU of the transfer itself.
 _MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 
@@ -114,7 +115,7 @@ def prepared(run: Run, *, resume: bool) -> Iterator[Run]:
     state = run.folder / "state"
     (run.folder / "logs").mkdir(parents=True, exist_ok=True)
     state.mkdir(exist_ok=True)
-    run.keys = Path(tempfile.mkdtemp(prefix="fedjob-"))
+    run.keys = Path(tempfile.mkdtemp(prefix=_KEYS_PREFIX))
     try:
         with (state / "lock").open("w") as lock:
             try:
@@ -229,7 +230,17 @@ def _start(run: Run, process: Process, exits: queue.SimpleQueue[tuple[Process, i
         except OSError as e:
             raise ConfigError(f"spec.trainer.command: cannot start {process.command[0]!r}: {e.strerror}") from e
     process.started = started
-    threading.Thread(target=lambda: exits.put((process, started.wait())), daemon=True).start()
+    threading.Thread(target=_await_end, args=(process, started, exits), daemon=True).start()
+
+
+def _await_end(
+    process: Process, started: subprocess.Popen[bytes], exits: queue.SimpleQueue[tuple[Process, int]]
+) -> None:
+    """Report the exit; what the process has started itself, and left behind, goes with it."""
+    code = started.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGKILL)
+    exits.put((process, code))
 
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -274,11 +285,19 @@ def _remember(run: Run, resume: bool) -> None:
         try:
             saved = json.loads(path.read_text())
             run.uid, run.attempt = saved["uid"], saved["attempt"] + 1
+            _remove_keys(Path(saved.get("keys", "")))
         except (OSError, ValueError, KeyError) as e:
             raise ConfigError(f"{path}: this run cannot be resumed: {e!r}") from e
     else:
         run.uid = uuid.uuid4().hex
-    write_whole(path, json.dumps({"format": _FORMAT, "uid": run.uid, "attempt": run.attempt}).encode())
+    saved = {"format": _FORMAT, "uid": run.uid, "attempt": run.attempt, "keys": str(run.keys)}
+    write_whole(path, json.dumps(saved).encode())
+
+
+def _remove_keys(folder: Path) -> None:
+    """What a runner that was killed could not remove."""
+    if folder.name.startswith(_KEYS_PREFIX) and (folder / "server.json").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_inputs(run: Run) -> None:

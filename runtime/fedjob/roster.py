@@ -20,6 +20,7 @@ class Site:
     gone_since: float = 0.0
     ever_attended: bool = False
     left: str = ""  # why it went for good
+    told: bool = False  # that the job is over
     state: SiteState = "Absent"
     message: str = ""
     done_bytes: int = 0

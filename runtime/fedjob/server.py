@@ -16,12 +16,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import checkpoint, identity, transport
 from .config import ServerConfig, read_server
-from .errors import FedJobError, JobFailed, PeerFailed, StateError
+from .errors import FedJobError, JobFailed, PeerFailed, StateError, TransportError
 from .model import ParamsType
 from .peers import Offer
 from .progress import Story, round_record, status
@@ -53,13 +54,12 @@ def main() -> int:
         return asyncio.run(_run(config))
     except FedJobError as e:
         log.error("%s: %s", type(e).__name__, e)
-        return EXIT_USAGE
+        return EXIT_SOFTWARE if isinstance(e, TransportError) else EXIT_USAGE  # a port that is taken may be free later
 
 
 async def _run(config: ServerConfig) -> int:
     session = _session(config)
     story = Story(JobRef(config.job.metadata.name, config.uid, config.attempt), config.job.spec.workflow.rounds)
-    _recall(story, config)
     credentials = identity.read(config.tls)
     service = JobService(session, config.uid, config.trust_domain, config.run / METRICS_FILE)
     grpc_server, port = await transport.serve(service, config.listen, credentials)
@@ -69,7 +69,8 @@ async def _run(config: ServerConfig) -> int:
     reporter = asyncio.create_task(_report(config, story, session))
     try:
         code = await asyncio.to_thread(_conclude, config, story, session)
-        await asyncio.to_thread(session.await_nobody, _DRAIN_SECONDS)
+        if code in (EXIT_COMPLETE, EXIT_FAILED):
+            await asyncio.to_thread(session.await_nobody, _DRAIN_SECONDS)
         return code
     finally:
         reporter.cancel()
@@ -95,9 +96,15 @@ def _session(config: ServerConfig) -> Session:
     )
 
 
-def _recall(story: Story, config: ServerConfig) -> None:
-    """What an earlier process of this job has written."""
-    history = read_history(config.run / HISTORY_FILE)
+def _recall(story: Story, config: ServerConfig, rounds: int) -> None:
+    """What an earlier process of this job has written.
+
+    rounds: how many the checkpoint has. One that was told but not yet saved when the process died runs again.
+    """
+    history = [r for r in read_history(config.run / HISTORY_FILE) if r.round < rounds]
+    for folder in config.state.glob("round-*"):
+        if int(folder.name.partition("-")[2]) < rounds:  # its answers are in the checkpoint
+            shutil.rmtree(folder)
     story.round_seconds = [r.seconds for r in history if r.kind == "Train"]
     story.round_metrics = [r.metrics for r in history if r.kind == "Train"]
     story.bytes_before = (sum(r.bytes_in for r in history), sum(r.bytes_out for r in history))
@@ -155,6 +162,7 @@ def _drive(config: ServerConfig, story: Story, session: Session) -> str:
         checkpoint.save(folder, state, session.running_seconds())
     else:
         state, before = saved
+        _recall(story, config, state.round)
         session.add_running_seconds(before)
         session.await_sites(1 if state.round < workflow.rounds else 0)
     story.state, story.completed_rounds = "Running", min(state.round, workflow.rounds)
@@ -179,28 +187,38 @@ def _play(config: ServerConfig, story: Story, session: Session, workflow: Any, s
 
 
 def _rounds(config: ServerConfig, story: Story, session: Session, states: Iterator[Any]) -> Iterator[Any]:
-    """Each state of the workflow once it is safe on disk and told."""
+    """Each state of the workflow once it is told and safe on disk, in this order: a kill between leaves nothing untold."""
     began, traffic = time.monotonic(), (session.bytes_in, session.bytes_out)
     for state in states:
-        asked = time.monotonic()
-        checkpoint.save(config.state / _CHECKPOINT, state, session.running_seconds())
-        saved = time.monotonic()
-        moved = (session.bytes_in - traffic[0], session.bytes_out - traffic[1])
-        phases = {"train": asked - began, "aggregate": saved - asked}
-        digest = _file(state.model).digest
-        kind = session.last_kind()
-        record = round_record(session, kind, session.round, phases, moved, digest)
-        append(config.run / HISTORY_FILE, record, durable=True)
+        tell = partial(_tell, config, story, session, state, (began, time.monotonic()), traffic)
+        checkpoint.save(config.state / _CHECKPOINT, state, session.running_seconds(), first=tell)
         session.finish_round()
-        story.metrics = dict(record.metrics) or story.metrics
-        if kind == "Train":
-            story.round_seconds.append(record.seconds)
-            story.round_metrics.append(record.metrics)
-            story.completed_rounds = state.round
-        log.info("round %d (%s) complete: %d answers, %d missing, %.2f s", record.round, kind, len(record.contributors),
-                 len(record.missing), record.seconds)  # fmt: skip
         yield state
         began, traffic = time.monotonic(), (session.bytes_in, session.bytes_out)
+
+
+def _tell(
+    config: ServerConfig,
+    story: Story,
+    session: Session,
+    state: Any,
+    times: tuple[float, float],
+    traffic: tuple[int, int],
+) -> None:
+    """The round's line of history, when its model is written. times: of its begin and of its last answer; traffic: before."""
+    began, asked = times
+    moved = (session.bytes_in - traffic[0], session.bytes_out - traffic[1])
+    phases = {"train": asked - began, "aggregate": time.monotonic() - asked}
+    kind = session.last_kind()
+    record = round_record(session, kind, session.round, phases, moved, _file(state.model).digest)
+    append(config.run / HISTORY_FILE, record, durable=True)
+    story.metrics = dict(record.metrics) or story.metrics
+    if kind == "Train":
+        story.round_seconds.append(record.seconds)
+        story.round_metrics.append(record.metrics)
+        story.completed_rounds = state.round
+    log.info("round %d (%s) complete: %d answers, %d missing, %.2f s", record.round, kind, len(record.contributors),
+             len(record.missing), record.seconds)  # fmt: skip
 
 
 def _initial_model(config: ServerConfig, session: Session) -> Tree:

@@ -24,7 +24,7 @@ from typing import Any
 from . import wire_pb2 as wire
 from .acceptance import Refusal, check_header, check_parts, read_header
 from .asks import Ask, Open, Upload, replay
-from .errors import CodecError, JobFailed, PeerFailed
+from .errors import CodecError, JobFailed, PeerFailed, TransportError
 from .journal import Journal
 from .model import ParamsType
 from .peers import Answer, Close, Task
@@ -241,7 +241,11 @@ class Session:
         assert self._journal is not None
         if opened.closed:
             return
-        if isinstance(decide(opened.rule, self._asked(opened), self._journal.elapsed_seconds()), Closed):
+        asked = self._asked(opened)
+        if isinstance(decide(opened.rule, asked, self._journal.elapsed_seconds()), Closed):
+            for name in sorted(set(asked.out) - set(opened.out)):  # lost: the record tells why, a restart or not
+                reason, _, message = asked.out[name].partition(": ")
+                self._note_out(opened, name, Refusal(reason, message))
             self._journal.append("closed", ask=list(opened.ask), sites=sorted(opened.answers))
             self._cancel(opened)
 
@@ -276,18 +280,18 @@ class Session:
         """A process of a site opens its life line; it hears at once what there is to do."""
         with self._changed:
             site = self._sites[name]
-            if site.push is not None:
-                why = "a newer process of this site has connected"
-                site.push(wire.Downward(end=wire.End(state="Failed", reason="Superseded", message=why)))
             if attempt != self.attempt:
                 why = f"this process belongs to attempt {attempt}, the job is at attempt {self.attempt}"
                 push(wire.Downward(end=wire.End(state="Failed", reason="StaleAttempt", message=why)))
                 log.warning("refused %s: StaleAttempt: %s", name, why)
                 return
+            if site.push is not None:
+                why = "a newer process of this site has connected"
+                site.push(wire.Downward(end=wire.End(state="Failed", reason="Superseded", message=why)))
             log.info("site %s attends", name)
             site.attend(push)
             if self._end is not None:
-                self._push(site, wire.Downward(end=self._end))
+                self._tell_end(site)
             for opened in self._asks.values():
                 if opened.waits_for(name):
                     self._offer(site, opened)
@@ -443,13 +447,16 @@ class Session:
 
     def _out(self, opened: Open, name: str, state: Any, refusal: Refusal) -> wire.Verdict:
         """A site will not answer this ask: journalled, told, and the round decides anew."""
-        assert self._journal is not None
-        self._journal.append("out", ask=list(opened.ask), site=name, reason=refusal.reason, message=refusal.message)
         log.warning("round %d: %s %s: %s: %s", self.round, state.lower(), name, refusal.reason, refusal.message)
-        opened.out[name] = refusal
+        self._note_out(opened, name, refusal)
         self._sites[name].settle(state, f"{refusal.reason}: {refusal.message}")
         self._changed.notify_all()
         return wire.Verdict(accepted=state == "Declined", reason=refusal.reason, message=refusal.message)
+
+    def _note_out(self, opened: Open, name: str, refusal: Refusal) -> None:
+        assert self._journal is not None
+        self._journal.append("out", ask=list(opened.ask), site=name, reason=refusal.reason, message=refusal.message)
+        opened.out[name] = refusal
 
     def _offer(self, site: Site, opened: Open) -> None:
         site.ask(time.monotonic())

@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import random
+import re
 import threading
 import time
 import uuid
@@ -66,6 +67,9 @@ class Uplink:
         self._changed = threading.Condition()
         self._task: wire.Task | None = None
         self._over: set[tuple[str, int, int]] = set()
+        self._answered: dict[tuple[str, int, int], int] = {}  # number of the newest life line when the verdict came
+        self._lines = 0
+        self._complaint = ""
         self._ended: Ended | None = None
         self._broken: Exception | None = None
         self._alive_at = time.monotonic()
@@ -101,7 +105,7 @@ class Uplink:
     def is_over(self, key: wire.Key) -> bool:
         """Whether the server has said that it no longer wants the answer to this task."""
         with self._changed:
-            return (key.kind, key.round, key.ask) in self._over
+            return _name(key) in self._over
 
     def done(self, key: wire.Key) -> None:
         """Take the task out of the inbox, unless a newer one is there."""
@@ -144,6 +148,8 @@ class Uplink:
             try:
                 for reply in self._channel.submit(_frames(announce, parts, resume)):
                     if reply.HasField("verdict"):
+                        with self._changed:
+                            self._answered[_name(announce.key)] = self._lines
                         return reply.verdict
                     resume.put(reply.resume)
                 raise TransportError("the server ended the answer without a verdict")
@@ -167,6 +173,8 @@ class Uplink:
         if self._pid != os.getpid():
             return
         with self._changed:
+            if farewell is not None:  # a process that goes at once still says why
+                self._changed.wait_for(lambda: self._heard() or self._ended or self._broken, 5.0)
             already, self._closing = self._closing, True
         if already:
             return
@@ -179,10 +187,11 @@ class Uplink:
     def _hold_line(self) -> None:
         backoff = 0.1
         while not self._closing and self._ended is None:
+            self._lines += 1
             try:
                 for event in self._channel.attend(_upward(self._attempt, self._line)):
                     backoff = 0.1
-                    self._take(event)
+                    self._take(event, self._lines)
             except PermissionDenied as e:
                 return self._break(JobFailed("Refused", f"the server refuses this site: {e}"))
             except TransportError as e:
@@ -201,18 +210,30 @@ class Uplink:
         return None
 
     def _complain(self, error: TransportError, backoff: float) -> None:
-        """Once per outage: what the connection said, and what a closer look finds."""
-        if backoff == 0.2:
-            log.warning("no connection to %s: %s; trying again", self._where[0], self._diagnose() or error)
+        """What the connection said, and what a closer look finds: once it has lasted a second, and when it has changed."""
+        if backoff < 1.0:
+            return
+        why = self._diagnose() or str(error)
+        kind = re.sub(r"\d+", "", why)  # times and ports are not news
+        if kind != self._complaint:
+            self._complaint = kind
+            log.warning("no connection to %s: %s; trying again", self._where[0], why)
 
-    def _take(self, event: wire.Downward) -> None:
+    def _heard(self) -> bool:
+        """Whether the life line is up."""
+        return self._alive_at == float("inf")
+
+    def _take(self, event: wire.Downward, line: int) -> None:
         with self._changed:
             self._alive_at = float("inf")  # until the line breaks
+            self._complaint = ""
             if event.HasField("task"):
-                self._task = event.task
+                # On a line that was opened before the verdict, a task may have crossed the answer on its way.
+                if self._answered.get(_name(event.task.key), 0) < line:
+                    self._task = event.task
             elif event.HasField("cancel"):
                 key = event.cancel.key
-                self._over.add((key.kind, key.round, key.ask))
+                self._over.add(_name(key))
                 if self._task is not None and self._task.key == key:
                     self._task = None
             elif event.HasField("end"):
@@ -251,6 +272,10 @@ class Uplink:
             raise LocalProtocolError(
                 "this process was forked after fedjob.init(); only the process that called init() may talk to the server"
             )
+
+
+def _name(key: wire.Key) -> tuple[str, int, int]:
+    return key.kind, key.round, key.ask
 
 
 def _upward(attempt: int, line: queue.SimpleQueue[wire.Upward | None]) -> Iterator[wire.Upward]:

@@ -174,6 +174,12 @@ def until() -> Callable[..., Any]:
 
 
 @pytest.fixture
+def left_of() -> Callable[[Job], dict[int, str]]:
+    """Live processes of a job."""
+    return lambda job: processes(job.mark)
+
+
+@pytest.fixture
 def new_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     """Makes jobs, by the arguments of `make_job` but the folder; afterwards no process and no key of any is left."""
     yield from jobs_in(tmp_path)

@@ -32,7 +32,7 @@ JobFile = Annotated[Path, typer.Argument(help="The job: YAML, JSON or TOML.", sh
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def run(
     job: JobFile,
     runs: Runs = Path("runs"),
@@ -107,7 +107,7 @@ def _conclude(folder: Path, code: int) -> None:
     typer.echo(f"report  {page if not page.is_absolute() else Path(os.path.relpath(page))}")
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def validate(job: JobFile) -> None:
     """Check a job file, without running anything.
 
@@ -121,7 +121,7 @@ def validate(job: JobFile) -> None:
     )
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def schema() -> None:
     """Print the JSON schema of job files, for editors.
 
@@ -131,7 +131,7 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def report(
     run_folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/mnist-01.", show_default=False)

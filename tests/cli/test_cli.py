@@ -1,0 +1,117 @@
+"""The `fedjob` command from outside: help, validate, schema, report, and their exit codes. Running jobs: tests/process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedjob.records import HISTORY_FILE, RoundRecord, append
+
+COMMANDS = ("run", "validate", "schema", "report")
+JOB = """apiVersion: fedjob.dev/v1alpha1
+kind: FederatedJob
+metadata: {name: digits}
+spec:
+  workflow: {rounds: 10}
+  trainer: {command: [python, train.py]}
+  sites: [{name: a}, {name: b}]
+"""
+
+
+def fedjob(*arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command, with a terminal's width but without a terminal."""
+    environment = {**os.environ, "COLUMNS": "200"}
+    command = [sys.executable, "-m", "fedjob.cli.main", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def plain(text: str) -> str:
+    """The words of a help page, without its frames."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_an_example_and_the_exit_codes(command: str) -> None:
+    shown = fedjob(command, "--help")
+    assert shown.returncode == 0
+    words = plain(shown.stdout)
+    assert f"Example: fedjob {command}" in words
+    assert "Exit codes: 0" in words
+
+
+def test_the_command_alone_says_what_there_is() -> None:
+    words = plain(fedjob("--help").stdout)
+    assert "Exit codes: 0 the job is complete, 1 it failed, 2 the job file or an option is wrong, 130" in words
+    assert all(f" {command} " in words for command in COMMANDS)
+    version = fedjob("--version")
+    assert version.returncode == 0
+    assert re.fullmatch(r"fedjob \d+\.\d+\.\d+\S*\n", version.stdout)
+
+
+def test_a_valid_job_is_one_line_and_exit_code_0(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    checked = fedjob("validate", "job.yaml", folder=tmp_path)
+    assert (checked.returncode, checked.stdout) == (0, "job.yaml: digits: 2 sites, 10 rounds, valid\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        pytest.param("10", "ten", 'job.yaml:5: spec.workflow.rounds: got "ten", allowed: a whole number', id="a type"),
+        pytest.param(
+            "10", "0", "job.yaml:5: spec.workflow.rounds: got 0, allowed: a whole number from 1", id="a bound"
+        ),
+        pytest.param("10", "10, quorun: 1", "job.yaml:5: spec.workflow.quorun: .*did you mean quorum", id="a slip"),
+        pytest.param(
+            "name: b", "name: a", r"job.yaml:7: spec.sites\[1\].name: .*each site once", id="a name given twice"
+        ),
+        pytest.param("{rounds: 10}", "{rounds: 10", "job.yaml:.*not valid YAML: ", id="no YAML"),
+    ],
+)
+def test_a_wrong_job_is_one_line_with_the_field_and_what_is_allowed(
+    before: str, after: str, line: str, tmp_path: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(JOB.replace(before, after))
+    for command in ("validate", "run"):
+        checked = fedjob(command, "job.yaml", folder=tmp_path)
+        assert checked.returncode == 2
+        assert checked.stdout == ""
+        assert len(checked.stderr.splitlines()) == 1, checked.stderr
+        assert re.match(line, checked.stderr), checked.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_job_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    checked = fedjob("validate", "nothing.yaml", folder=tmp_path)
+    assert checked.returncode == 2
+    assert len(checked.stderr.splitlines()) == 1
+    assert checked.stderr.startswith("nothing.yaml: ")
+
+
+def test_the_schema_is_json_that_names_every_field_of_a_job() -> None:
+    printed = fedjob("schema")
+    assert printed.returncode == 0
+    schema = json.loads(printed.stdout)
+    assert {"apiVersion", "kind", "metadata", "spec"} <= set(schema["properties"])
+
+
+def test_a_report_is_built_from_a_run_folder_and_its_path_printed(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "digits-01"
+    folder.mkdir(parents=True)
+    append(folder / HISTORY_FILE, RoundRecord(0, contributors=("a",), metrics={"loss": 1.0}))
+    built = fedjob("report", "runs/digits-01", folder=tmp_path)
+    assert (built.returncode, built.stdout) == (0, "runs/digits-01/report.html\n")
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_report_of_no_run_is_one_line(tmp_path: Path) -> None:
+    refused = fedjob("report", "runs/digits-09", folder=tmp_path)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    assert "runs/digits-09: no such run" in refused.stderr

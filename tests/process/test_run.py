@@ -1,0 +1,206 @@
+"""`fedjob run` as its user meets it: what it prints and leaves, Ctrl-C and --resume, sites that never come up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Job, Started
+
+# A site trains for as long as the file hold-SITE-ROUND is there.
+SCRIPT = """
+import os, time
+from pathlib import Path
+import numpy as np
+import fedjob
+
+fedjob.init({"w": np.zeros(100, np.float32)})
+site = fedjob.get_site_name()
+while fedjob.is_running():
+    model = fedjob.receive()
+    Path(f"trains-{site}-{model.current_round}").touch()
+    while Path(f"hold-{site}-{model.current_round}").exists():
+        time.sleep(0.002)
+    noise = np.random.default_rng([model.current_round, ord(site)]).standard_normal(100, np.float32)
+    fedjob.send(fedjob.FLModel(params={"w": model.params["w"] + noise}, metrics={"mean": 0.5}))
+"""
+WORKFLOW = {"rounds": 4, "quorum": 2}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared_job: Callable[..., Job]) -> Started:
+    return shared_job(SCRIPT, "ab", workflow=WORKFLOW).run()
+
+
+def held(new_job: Callable[..., Job], until: Callable[..., Any]) -> Started:
+    """A run in whose round 2 site a has answered and site b trains."""
+    job = new_job(SCRIPT, "ab", workflow=WORKFLOW)
+    (job / "hold-b-2").touch()
+    run = job.start()
+    until(lambda: (job / "trains-b-2").exists() and run.site("a").get("state") == "Answered")
+    return run
+
+
+def test_a_run_leaves_what_people_read_and_no_key(undisturbed: Started) -> None:
+    left = sorted(p.name for p in undisturbed.folder.iterdir())
+    assert left == [
+        "history.jsonl", "job.yaml", "logs", "metrics.jsonl", "model.safetensors", "report.html", "state", "status.json",
+    ]  # fmt: skip
+    assert sorted(p.name for p in (undisturbed.folder / "logs").iterdir()) == ["a.log", "b.log", "server.log"]
+    for path in undisturbed.folder.rglob("*"):
+        assert path.is_dir() or b"-----BEGIN" not in path.read_bytes(), path
+    log = undisturbed.log("server")
+    for words in (
+        "listens on port",
+        "site a attends",
+        "round 3 (Train) complete: 2 answers, 0 missing",
+        "job complete",
+    ):
+        assert words in log
+
+
+def test_without_a_terminal_a_run_prints_plain_lines(undisturbed: Started) -> None:
+    output = undisturbed.job.output
+    assert "\x1b" not in output
+    assert "\r" not in output
+    for words in (
+        "running job in runs/job-01",
+        "job job starting  4 rounds  2 sites",
+        "job job complete  RoundsCompleted",
+        "model   runs/job-01/model.safetensors",
+        "report  runs/job-01/report.html",
+    ):
+        assert words in output.splitlines()
+
+
+def test_ctrl_c_ends_every_process_and_resume_goes_on_from_there(
+    new_job: Callable[..., Job],
+    undisturbed: Started,
+    until: Callable[..., Any],
+    left_of: Callable[[Job], dict[int, str]],
+) -> None:
+    run = held(new_job, until)
+    job = run.job
+    job.run("--resume", code=2)
+    assert "runs/job-01: another `fedjob run` is at work in this folder" in job.output
+    run.popen.send_signal(signal.SIGINT)
+    assert run.wait() == 130
+    assert left_of(job) == {}
+    assert "interrupted; to go on: fedjob run job.yaml --resume" in job.output
+    assert run.status["state"] == "Interrupted"
+    assert "Traceback" not in job.output
+
+    (job / "hold-b-2").unlink()
+    (job / "trains-a-2").unlink()
+    resumed = job.run("--resume")
+    assert resumed.folder == run.folder
+    assert resumed.status["job"]["attempt"] == 2
+    assert resumed.model == undisturbed.model
+    assert [r.model_digest for r in resumed.history] == [r.model_digest for r in undisturbed.history]
+    assert not (job / "trains-a-2").exists(), "what had arrived before the interrupt counts"
+
+
+def test_a_killed_runner_takes_every_process_with_it_and_the_run_can_be_resumed(
+    new_job: Callable[..., Job],
+    undisturbed: Started,
+    until: Callable[..., Any],
+    left_of: Callable[[Job], dict[int, str]],
+) -> None:
+    run = held(new_job, until)
+    run.popen.kill()
+    run.popen.wait(10)
+    until(lambda: left_of(run.job) == {}, 10)
+    (run.job / "hold-b-2").unlink()
+    assert run.job.run("--resume").model == undisturbed.model
+
+
+# Each site leaves a process of its own behind. Site b ends before it has done anything.
+BROKEN = """
+import os, subprocess
+import numpy as np
+import fedjob
+
+subprocess.Popen(["sleep", "600"])
+if os.environ.get("ENDS"):
+    os._exit(3)
+fedjob.init({"w": np.zeros(10, np.float32)})
+while fedjob.is_running():
+    fedjob.send(fedjob.FLModel(params=fedjob.receive().params))
+"""
+
+
+def test_a_site_whose_restarts_are_used_up_is_given_up_and_the_others_go_on(
+    new_job: Callable[..., Job], left_of: Callable[[Job], dict[int, str]]
+) -> None:
+    broken = {"name": "b", "env": [{"name": "ENDS", "value": "1"}]}
+    job = new_job(BROKEN, ["a", broken], workflow={"rounds": 3}, failurePolicy={"siteRestarts": 1})
+    run = job.run()
+    assert [r.contributors for r in run.history] == [("a",)] * 3
+    assert run.missing(2) == {"b": "PeerLost"}
+    assert "ended with exit code 3, 1 restarts used up" in run.history[2].missing[0].message
+    assert run.site("b")["restarts"] == 1
+    assert "b ended with exit code 3, 1 restarts used up; see" in job.output
+    assert "site b: RestartBudgetExhausted" in run.log("server")
+    assert left_of(job) == {}
+
+
+def test_a_server_whose_restarts_are_used_up_fails_the_job(
+    new_job: Callable[..., Job], until: Callable[..., Any]
+) -> None:
+    job = new_job(SCRIPT, "a", workflow={"rounds": 1}, failurePolicy={"serverRestarts": 0})
+    (job / "hold-a-0").touch()
+    run = job.start()
+    until((job / "trains-a-0").exists)
+    run.kill("server")
+    assert run.wait() == 1
+    assert run.status["reason"] == "RestartBudgetExhausted"
+    assert "failed: RestartBudgetExhausted: the server ended with signal SIGKILL" in job.output
+
+
+def test_a_command_that_does_not_exist_is_one_clear_line_and_a_second_run_has_a_folder_of_its_own(
+    new_job: Callable[..., Job],
+) -> None:
+    job = new_job(SCRIPT, "ab", workflow=WORKFLOW, trainer={"command": ["trayn", "train.py"]})
+    job.run(code=2)
+    said = [line for line in job.output.splitlines() if "trayn" in line]
+    assert said == ["spec.trainer.command: cannot start 'trayn': No such file or directory"]
+    assert "Traceback" not in job.output
+    document = job.document()
+    document["spec"]["trainer"]["command"] = ["python", "train.py"]
+    document["spec"]["workflow"]["rounds"] = 1
+    job.write(document)
+    assert job.run().folder.name == "job-02"
+    assert "model   runs/job-02/model.safetensors" in job.output
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--resume"], "runs: no run of job to resume; leave --resume out to start one"),
+        (["--data", "scans"], "--data scans: got no NAME=PATH, e.g. --data cohort-2024=/srv/cohort"),
+        ([], "site a needs the data 'scans': say where it is, --data scans=PATH"),
+        (["--data", "scans=nowhere"], "--data scans=nowhere: no such file or folder"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_one_line(
+    options: list[str], line: str, new_job: Callable[..., Job], tmp_path: Any
+) -> None:
+    job = new_job(SCRIPT, [{"name": "a", "data": "scans"}], workflow={"rounds": 1})
+    job.run(*options, code=2)
+    assert line in job.output.splitlines()
+    assert "Traceback" not in job.output
+
+
+def test_a_script_started_by_hand_says_how_to_start_it() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FEDJOB_")}
+    command = [sys.executable, "-c", "import fedjob; fedjob.init()"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 1
+    assert "fedjob run job.yaml" in ended.stderr.splitlines()[-1]

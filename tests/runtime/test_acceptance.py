@@ -1,0 +1,218 @@
+"""Which answers count: each refusal by its name and its sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedjob.acceptance import Header, Refusal, check_header, check_parts, mean_metrics, read_header
+from fedjob.model import ParamsType
+from fedjob.trees import in_memory
+from fedjob.wire_pb2 import Verdict
+
+BASE = "ab" * 32
+MODEL = {"layer": {"w": np.zeros((2, 3), np.float32), "b": np.zeros(3, np.float32)}, "steps": np.array(5)}
+
+
+def params(**changes: Any) -> dict[str, Any]:
+    """The model as a site sends it back, with changes; None removes an entry."""
+    layer: dict[str, Any] = {**MODEL["layer"], **changes}  # type: ignore[dict-item]
+    return {"layer": {k: v for k, v in layer.items() if v is not None}, "steps": np.array(6)}
+
+
+def refused(kind: str = "Train", **parts: Any) -> Refusal | None:
+    return check_parts(kind, {"params": in_memory(MODEL)}, {name: in_memory(tree) for name, tree in parts.items()})
+
+
+# --------------------------------------------------------------------------------------------------- without tensors
+
+
+@pytest.mark.parametrize(
+    ("header", "expected_type", "reason", "message"),
+    [
+        pytest.param(Header(num_examples=0.0), "FULL", "BadWeight", "num_examples is 0.0, allowed: a finite number above 0",
+                     id="no examples"),
+        pytest.param(Header(num_examples=-3.0), "FULL", "BadWeight", "num_examples is -3.0", id="fewer than none"),
+        pytest.param(Header(num_examples=math.nan), "FULL", "BadWeight", "num_examples is nan", id="not a number of them"),
+        pytest.param(Header(num_examples=math.inf), "FULL", "BadWeight", "num_examples is inf", id="infinitely many"),
+        pytest.param(Header(), "DIFF", "WrongParamsType",
+                     "the update is FULL, the job exchanges DIFF (spec.model.exchange.params)", id="weights for differences"),
+        pytest.param(Header(params_type="DIFF", base=BASE), "FULL", "WrongParamsType",
+                     "the update is DIFF, the job exchanges FULL", id="differences for weights"),
+        pytest.param(Header(params_type="SPARSE"), "FULL", "WrongParamsType", "the update is SPARSE", id="an unknown type"),
+        pytest.param(Header(params_type="DIFF", base="cd" * 32), "DIFF", "StaleBase",
+                     "the difference was taken from model cdcdcdcdcdcd, not from abababababab", id="an older round's model"),
+        pytest.param(Header(params_type="DIFF"), "DIFF", "StaleBase", "from model , not from abab", id="no model named"),
+    ],
+)  # fmt: skip
+def test_a_header_is_refused_before_its_tensors_travel(
+    header: Header, expected_type: str, reason: str, message: str
+) -> None:
+    refusal = check_header(header, expected_type, BASE)
+    assert refusal is not None
+    assert refusal.reason == reason
+    assert message in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("header", "expected_type"),
+    [
+        pytest.param(Header(), "FULL", id="weights, one example"),
+        pytest.param(Header(num_examples=1e-9), "FULL", id="a small weight"),
+        pytest.param(Header(base="other"), "FULL", id="weights do not depend on what was sent"),
+        pytest.param(Header(params_type="DIFF", base=BASE), "DIFF", id="differences from the model that was sent"),
+    ],
+)
+def test_a_good_header_is_accepted(header: Header, expected_type: str) -> None:
+    assert check_header(header, expected_type, BASE) is None
+
+
+@given(
+    st.builds(
+        Header,
+        num_examples=st.floats(allow_nan=False),
+        metrics=st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False)),
+        meta=st.dictionaries(st.text(max_size=5), st.one_of(st.none(), st.integers(-9, 9), st.text(max_size=5))),
+        params_type=st.sampled_from(list(ParamsType)),
+        base=st.text("0123456789abcdef"),
+    )
+)
+def test_a_header_comes_out_as_it_was_sent(header: Header) -> None:
+    assert read_header(header.to_json()) == header
+
+
+GOOD = json.loads(Header().to_json())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("{", id="half an object"),
+        pytest.param("null", id="null"),
+        pytest.param("[1]", id="a list"),
+        pytest.param("[" * 100_000, id="brackets without end"),
+        pytest.param("{}", id="an empty object"),
+        pytest.param(json.dumps({**GOOD, "num_examples": "many"}), id="a word as number of examples"),
+        pytest.param(json.dumps({**GOOD, "num_examples": None}), id="null as number of examples"),
+        pytest.param(json.dumps({**GOOD, "num_examples": 10**400}), id="a number of examples beyond floats"),
+        pytest.param(json.dumps({**GOOD, "metrics": [1]}), id="a list of metrics"),
+        pytest.param(json.dumps({**GOOD, "metrics": {"accuracy": [1]}}), id="a list as a metric"),
+        pytest.param(json.dumps({**GOOD, "metrics": {"accuracy": 10**400}}), id="a metric beyond floats"),
+        pytest.param(json.dumps({**GOOD, "meta": 3}), id="a number as meta"),
+        pytest.param(json.dumps({**GOOD, "meta": "text"}), id="text as meta"),
+        pytest.param(json.dumps({**GOOD, "params_type": "\ud800"}), id="half a surrogate pair"),
+    ],
+)
+def test_a_header_that_cannot_be_read_is_malformed(text: str) -> None:
+    refusal = read_header(text)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "Malformed"
+    assert refusal.message.startswith("the header of the answer cannot be read: ")
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.just("\ud800")),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200)
+@given(st.fixed_dictionaries(dict.fromkeys(GOOD, st.one_of(JSON, st.just({}), st.floats()))))
+def test_any_json_is_a_header_or_malformed_and_its_verdict_can_be_sent(data: dict[str, Any]) -> None:
+    header = read_header(json.dumps(data))
+    refusal = header if isinstance(header, Refusal) else check_header(header, "DIFF", BASE)
+    if refusal is not None:
+        assert refusal.reason in ("Malformed", "BadWeight", "WrongParamsType", "StaleBase")
+        assert Verdict(reason=refusal.reason, message=refusal.message).SerializeToString()
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_header_or_malformed(text: str) -> None:
+    assert isinstance(read_header(text), Refusal)
+
+
+# ------------------------------------------------------------------------------------------------------ with tensors
+
+NAN = np.array([0, 1, np.nan], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason", "message"),
+    [
+        pytest.param({}, "NoParams", "the answer has no params; send FLModel(params=…), or skip(reason)", id="nothing"),
+        pytest.param({"optimizer_params": {"m": np.zeros(3)}}, "NoParams", "no params", id="an optimizer's state alone"),
+        pytest.param({"params": params(b=None)}, "WrongShape",
+                     "params: 2 of 3 tensors, 0 others; first missing: 'layer/b'; send what was received, trained",
+                     id="a tensor is missing"),
+        pytest.param({"params": params(head=np.zeros(1))}, "WrongShape",
+                     "params: 3 of 3 tensors, 1 others; not expected: 'layer/head'", id="a tensor too many"),
+        pytest.param({"params": params(b=np.zeros(4, np.float32))}, "WrongShape",
+                     "params: 'layer/b' is F32 [4], expected F32 [3]", id="another shape"),
+        pytest.param({"params": params(w=np.zeros((3, 2), np.float32))}, "WrongShape",
+                     "params: 'layer/w' is F32 [3, 2], expected F32 [2, 3]", id="a transposed matrix"),
+        pytest.param({"params": params(b=np.zeros(3))}, "WrongShape", "params: 'layer/b' is F64 [3], expected F32 [3]",
+                     id="another dtype"),
+        pytest.param({"params": params(b=NAN)}, "NotFinite",
+                     "params: 'layer/b' holds NaN or infinity; training has diverged", id="a NaN"),
+        pytest.param({"params": params(b=np.full(3, -np.inf, np.float32))},
+                     "NotFinite", "params: 'layer/b'", id="an infinity"),
+        pytest.param({"params": params(), "optimizer_params": {"m": NAN}}, "NotFinite",
+                     "optimizer_params: 'm' holds NaN", id="a NaN in the optimizer's state"),
+    ],
+)  # fmt: skip
+def test_tensors_are_refused_by_name(parts: Mapping[str, Any], reason: str, message: str) -> None:
+    refusal = refused(**parts)
+    assert refusal is not None
+    assert refusal.reason == reason
+    assert message in refusal.message
+
+
+def test_what_was_sent_trained_is_accepted() -> None:
+    assert refused(params=params(b=np.ones(3, np.float32))) is None
+    assert refused(params=params(), optimizer_params={"m": np.ones(9)}) is None
+
+
+def test_an_optimizers_state_must_keep_its_shape_once_the_server_has_one() -> None:
+    sent = {"params": in_memory(MODEL), "optimizer_params": in_memory({"m": np.zeros(3)})}
+    refusal = check_parts(
+        "Train", sent, {"params": in_memory(params()), "optimizer_params": in_memory({"m": np.zeros(4)})}
+    )
+    assert refusal == Refusal(
+        "WrongShape", "optimizer_params: 'm' is F64 [4], expected F64 [3]; send what was received, trained"
+    )
+
+
+def test_an_offered_model_may_have_any_shape_but_must_be_finite() -> None:
+    assert check_parts("Offer", {}, {"params": in_memory(params())}) is None
+    assert check_parts("Offer", {}, {"params": in_memory({"w": NAN})}) is not None
+    assert check_parts("Offer", {}, {}) is not None
+
+
+def test_an_evaluation_needs_no_tensors() -> None:
+    assert refused("Evaluate") is None
+
+
+# ----------------------------------------------------------------------------------------------------------- metrics
+
+
+@pytest.mark.parametrize(
+    ("weighted", "expected"),
+    [
+        pytest.param([], {}, id="nobody"),
+        pytest.param([(3, {"a": 1.0}), (1, {"a": 5.0})], {"a": 2.0}, id="weighted by examples"),
+        pytest.param([(3, {"a": 1.0}), (1, {"b": 5.0})], {"a": 1.0, "b": 5.0}, id="each over those that sent it"),
+        pytest.param([(3, {"a": 1.0}), (1, {"a": math.nan})], {"a": 1.0}, id="NaN is left out"),
+        pytest.param([(1, {"a": math.inf})], {}, id="a metric that nobody sent well is not there"),
+    ],
+)
+def test_the_mean_of_metrics(weighted: list[tuple[float, Mapping[str, float]]], expected: dict[str, float]) -> None:
+    assert mean_metrics(weighted) == expected

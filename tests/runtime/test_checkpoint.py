@@ -1,0 +1,188 @@
+"""A workflow's state: at every moment there is exactly one on disk, and it is whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedjob.checkpoint import load, save
+from fedjob.codec import Spec
+from fedjob.errors import StateError
+from fedjob.stored import write_values
+from fedjob.trees import Block, Computed, Tree, in_memory
+
+
+@dataclass(frozen=True)
+class State:
+    """As a workflow has it."""
+
+    round: int
+    model: Tree
+    momentum: Tree | None = None
+    note: str = ""
+
+
+def model(value: float) -> Tree:
+    return in_memory({"w": np.full(5, value, np.float32)})
+
+
+def first(tree: Tree) -> float:
+    return float(tree.read(tree.layout.specs[0], 0, 1)[0])
+
+
+def breaks(tree: Tree) -> Tree:
+    """A tree with the layout of another that cannot be read."""
+
+    def compute(spec: Spec, start: int, stop: int) -> Block:
+        raise OSError(5, "Input/output error")
+
+    return Computed(tree.layout, compute)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def loaded(folder: Path) -> State:
+    found = load(folder, State)
+    assert found is not None
+    state: State = found[0]
+    return state
+
+
+def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    save(tmp_path, State(3, model(1.5), model(2.5), "é"), 12.3456)
+    found = load(tmp_path, State)
+    assert found is not None
+    state, seconds = found
+    assert (state.round, first(state.model), first(state.momentum), state.note) == (3, 1.5, 2.5, "é")
+    assert seconds == 12.346
+
+
+def test_a_part_of_the_state_may_be_missing(tmp_path: Path) -> None:
+    save(tmp_path, State(0, model(1.0)), 0.0)
+    assert loaded(tmp_path).momentum is None
+
+
+def test_there_is_no_state_before_the_first_save(tmp_path: Path) -> None:
+    assert load(tmp_path / "nothing", State) is None
+
+
+def test_old_files_and_what_a_killed_process_left_are_removed(tmp_path: Path) -> None:
+    save(tmp_path, State(0, model(0.0), model(0.0)), 0.0)
+    (tmp_path / ".model-000001.safetensors.x7f3").write_bytes(b"half a model")
+    save(tmp_path, State(1, model(1.0), model(1.0)), 0.0)
+    assert names(tmp_path) == ["checkpoint.json", "model-000001.safetensors", "momentum-000001.safetensors"]
+
+
+def test_a_state_that_only_moved_on_writes_no_model_again(tmp_path: Path) -> None:
+    save(tmp_path, State(1, model(1.0)), 0.0)
+    written = (tmp_path / "model-000001.safetensors").stat().st_mtime_ns
+    save(tmp_path, State(2, loaded(tmp_path).model), 0.0)
+    assert names(tmp_path) == ["checkpoint.json", "model-000001.safetensors"]
+    assert (tmp_path / "model-000001.safetensors").stat().st_mtime_ns == written
+    assert loaded(tmp_path).round == 2
+
+
+def test_a_model_in_another_folder_is_copied_here(tmp_path: Path) -> None:
+    stored = write_values(tmp_path / "initial.safetensors", {"w": np.ones(2)})
+    save(tmp_path / "state", State(0, stored), 0.0)
+    stored.path.unlink()
+    assert first(loaded(tmp_path / "state").model) == 1.0
+
+
+# --------------------------------------------------------------------------------------------------------- killed
+
+
+def test_an_error_while_a_tree_is_written_leaves_the_earlier_state(tmp_path: Path) -> None:
+    """The first tree of the new state is on disk already; the second cannot be computed."""
+    save(tmp_path, State(1, model(1.0), model(10.0)), 5.0)
+    with pytest.raises(OSError, match="Input/output"):
+        save(tmp_path, State(2, model(2.0), breaks(model(0.0))), 9.0)
+    state = loaded(tmp_path)
+    assert (state.round, first(state.model), first(state.momentum or model(0))) == (1, 1.0, 10.0)
+    save(tmp_path, State(2, model(2.0), model(20.0)), 9.0)
+    assert loaded(tmp_path).round == 2
+    assert len(names(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_a_kill_after_any_file_leaves_one_valid_state(tmp_path: Path, count: int) -> None:
+    """The new state's files appear in the order in which they are written; after each, the folder is loaded."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    save(old, State(1, model(1.0), model(10.0)), 5.0)
+    save(new, State(2, model(2.0), model(20.0)), 9.0)
+    written = ["model-000002.safetensors", "momentum-000002.safetensors", "checkpoint.json"]
+    for name in written[:count]:
+        (old / name).write_bytes((new / name).read_bytes())
+    if count < 3:
+        (old / f".{written[count]}.k1l1").write_bytes((new / written[count]).read_bytes()[:50])
+    state = loaded(old)
+    assert (state.round, first(state.model)) == ((2, 2.0) if count == 3 else (1, 1.0))
+
+
+# --------------------------------------------------------------------------------------------------------- damage
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 255))
+def test_any_altered_byte_of_a_model_is_an_error_that_names_the_file(tmp_path_factory: Any, at: int, flip: int) -> None:
+    folder = tmp_path_factory.mktemp("state")
+    save(folder, State(7, model(1.0)), 0.0)
+    path = folder / "model-000007.safetensors"
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] ^= flip
+    path.write_bytes(data)
+    with pytest.raises(StateError, match=r"model-000007\.safetensors: "):
+        load(folder, State)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 60, -1])
+def test_a_truncated_model_is_an_error_that_names_the_file(tmp_path: Path, keep: int) -> None:
+    save(tmp_path, State(7, model(1.0)), 0.0)
+    path = tmp_path / "model-000007.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(StateError, match=r"model-000007\.safetensors: "):
+        load(tmp_path, State)
+
+
+def test_a_missing_model_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    save(tmp_path, State(7, model(1.0)), 0.0)
+    (tmp_path / "model-000007.safetensors").unlink()
+    with pytest.raises(StateError, match=r"model-000007\.safetensors: No such file"):
+        load(tmp_path, State)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda m: {**m, "version": 2}, "version 2, this program reads 1", id="another version"),
+        pytest.param(lambda _: {}, "not a checkpoint", id="nothing in it"),
+        pytest.param(lambda m: [m], "not a checkpoint", id="a list"),
+        pytest.param(lambda m: {**m, "trees": []}, "not a checkpoint", id="a list of trees"),
+        pytest.param(lambda m: {**m, "trees": {}}, "not a checkpoint", id="the model is missing"),
+        pytest.param(lambda m: {**m, "plain": {"rounds": 1}}, "not a checkpoint", id="a value of another workflow"),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused_by_name(tmp_path: Path, change: Any, message: str) -> None:
+    save(tmp_path, State(7, model(1.0)), 0.0)
+    path = tmp_path / "checkpoint.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(StateError, match=rf"checkpoint\.json: {message}"):
+        load(tmp_path, State)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 30, -1])
+def test_a_truncated_manifest_is_refused_by_name(tmp_path: Path, keep: int) -> None:
+    save(tmp_path, State(7, model(1.0)), 0.0)
+    path = tmp_path / "checkpoint.json"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(StateError, match=r"checkpoint\.json: not a checkpoint"):
+        load(tmp_path, State)

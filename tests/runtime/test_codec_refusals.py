@@ -1,0 +1,211 @@
+"""What the codec refuses: values that cannot travel, bytes that are no tensor file, layouts that differ."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedjob.codec import MAX_HEADER_BYTES, Inflow, difference_between, flatten, header_length, parse
+from fedjob.errors import CodecError
+
+
+def whole(tree: Any) -> bytes:
+    outflow = flatten(tree)
+    return outflow.read(0, outflow.layout.size)
+
+
+# --------------------------------------------------------------------------------------------- what cannot travel
+
+NESTED: list[Any] = []
+NESTED.append(NESTED)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        pytest.param({"a": [1, {"b": object()}]}, "a/1/b: a object cannot travel", id="an object, named by its path"),
+        pytest.param({"a": {3: {1, 2}}}, "a/3: a set cannot travel", id="a set, below a whole-number key"),
+        pytest.param({"a": b"x"}, "a: a bytes cannot travel", id="bytes"),
+        pytest.param({"a": {True: 1}}, "a: key True is a bool", id="a bool as key"),
+        pytest.param({1.5: 1}, "key 1.5 is a float", id="a float as key"),
+        pytest.param({"a": {"n": 2**63}}, "a/n: a whole number of 64 bits", id="a number of more than 63 bits"),
+        pytest.param({"n": 10**5000}, "n: a whole number of 16610 bits", id="a number too long to print"),
+        pytest.param({"a": np.array(["x"])}, "a: dtype <U1 cannot travel", id="an array of strings"),
+        pytest.param({"a": np.array([None])}, "a: dtype object cannot travel", id="an array of objects"),
+        pytest.param({"a": np.zeros(2, np.complex64)}, "a: dtype complex64 cannot travel", id="complex numbers"),
+        pytest.param({"l": {"w": torch.zeros(2).to_sparse()}}, "l/w: a torch.sparse_coo tensor", id="a sparse tensor"),
+        pytest.param({"w": torch.zeros(2, device="meta")}, "w: .* on meta cannot travel", id="a tensor without memory"),
+        pytest.param({"w": torch.zeros(2, dtype=torch.complex64)}, "w: .*complex64", id="a complex tensor"),
+        pytest.param({"a": {"b": 1}, "a/b": 2}, "a/b: the name 'a/b' is taken", id="two paths with one name"),
+        pytest.param({1: 1.0, "1": 2.0}, "1: the name '1' is taken", id="a number and its digits as keys"),
+        pytest.param({"__metadata__": 1}, "__metadata__", id="the name that safetensors keeps for itself"),
+        pytest.param({"\ud800": 1}, "not Unicode text", id="half a surrogate pair in a name"),
+        pytest.param(NESTED, "nested more than 100 deep", id="a list that holds itself"),
+    ],
+)
+def test_what_cannot_travel_is_refused_by_its_path(tree: Any, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        flatten(tree)
+
+
+# ---------------------------------------------------------------------------------------------- what is not a file
+
+
+def header(entries: Any) -> bytes:
+    text = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+def entry(dtype: Any = "U8", shape: Any = (1,), offsets: Any = (0, 1)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+def skeleton(text: str) -> dict[str, Any]:
+    return {"__metadata__": {"fedjob": text}, "a": entry()}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        pytest.param(b"{nonsense", "not JSON", id="no JSON"),
+        pytest.param(b"\xff\xfe\x00", "not JSON", id="no text"),
+        pytest.param(b"[" * 100_000, "not JSON", id="brackets without end"),
+        pytest.param([1], "not a JSON object", id="a list"),
+        pytest.param({"a": 1}, "'a': entry has no dtype", id="a number where an entry belongs"),
+        pytest.param({"a": {"dtype": "U8"}}, "'a': entry has no dtype, shape and data_offsets", id="half an entry"),
+        pytest.param({"a": entry(dtype="C64")}, "'a': dtype 'C64' is not known", id="an unknown dtype"),
+        pytest.param({"a": entry(dtype=["U8"])}, "'a': dtype .* is not known", id="a list as dtype"),
+        pytest.param({"a": entry(shape=[2])}, "does not fill bytes 0 to 1", id="a shape of another size"),
+        pytest.param({"a": entry(shape=[-1], offsets=[1, 0])}, "does not fill", id="a negative dimension"),
+        pytest.param({"a": entry(shape=[True])}, "does not fill", id="true as a dimension"),
+        pytest.param({"a": entry(shape=[1.0])}, "does not fill", id="a float as a dimension"),
+        pytest.param({"a": entry(shape=[1] * 65)}, "does not fill", id="65 dimensions"),
+        pytest.param({"a": entry(shape=[0, 2**62], offsets=[0, 0], dtype="F32")}, "does not fill", id="a vast emptiness"),
+        pytest.param({"a": entry(offsets=[0, 1, 2])}, "'a': entry has no", id="three offsets"),
+        pytest.param({"a": entry(offsets=[1, 2])}, "'a' starts at byte 1, expected 0", id="a gap before the first tensor"),
+        pytest.param({"a": entry(), "b": entry()}, "starts at byte 0, expected 1", id="two tensors in one place"),
+        pytest.param({"\ud800": entry()}, "not Unicode text", id="half a surrogate pair in a name"),
+        pytest.param({"__metadata__": {"fedjob": 1}}, "is not a string", id="a number as skeleton"),
+        pytest.param(skeleton("nonsense"), "not the skeleton", id="a skeleton that is no JSON"),
+        pytest.param(skeleton("[" * 5000), "not the skeleton", id="a skeleton nested too deep"),
+        pytest.param(skeleton("[]"), "not the skeleton", id="a skeleton that is a list"),
+        pytest.param(skeleton('{"v":1}'), "not the skeleton", id="a skeleton without the file's tensor"),
+        pytest.param(skeleton('{"x":"b","f":"torch"}'), "not the skeleton", id="a skeleton of another tensor"),
+        pytest.param(skeleton('{"x":"a","f":"int"}'), "not the skeleton", id="a number with a dimension"),
+        pytest.param(skeleton('{"d":[[{},{"x":"a","f":"torch"}]]}'), "not the skeleton", id="an object as key"),
+    ],
+)  # fmt: skip
+def test_a_malformed_header_is_refused(entries: Any, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        parse(header(entries))
+
+
+@pytest.mark.parametrize("length", [0, 1, MAX_HEADER_BYTES + 1, 2**64 - 1])
+def test_an_absurd_header_length_is_refused_before_anything_is_read(length: int) -> None:
+    with pytest.raises(CodecError, match="not a tensor file: header of"):
+        header_length(struct.pack("<Q", length))
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-2, 2**70), st.floats(), st.sampled_from(["", "a", "F32", "U8"])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "fedjob", "a", "x", "d", "f"]), inner),
+    ),
+    max_leaves=8,
+)
+ENTRIES = st.builds(entry, st.one_of(JSON, st.just("U8")), st.one_of(JSON, st.just([4])), JSON)
+SKELETONS = JSON.map(json.dumps).map(lambda text: {"fedjob": text})
+
+
+def parse_or_refuse(data: bytes) -> None:
+    """Never another exception, and never memory beyond a few copies of the header."""
+    try:
+        layout = parse(data)
+    except CodecError:
+        return
+    assert layout.size >= len(data)
+    assert layout.header == data
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), st.one_of(ENTRIES, JSON, SKELETONS), max_size=3))
+def test_a_header_of_any_json_parses_or_is_refused(entries: Any) -> None:
+    parse_or_refuse(header(entries))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_header_with_altered_bytes_parses_or_is_refused(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(flatten({"a": [np.zeros(3), 1.5], "b": {3: torch.zeros(2)}}).layout.header)
+    for at, value in changes:
+        data[8 + at % (len(data) - 8)] = value
+    parse_or_refuse(bytes(data))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_any_bytes_are_received_or_refused(data: bytes, cut: int) -> None:
+    inflow = Inflow()
+    try:
+        inflow.write(data[:cut])
+        inflow.write(data[cut:])
+    except CodecError:
+        return
+    if not inflow.complete:
+        with pytest.raises(CodecError, match="not complete"):
+            inflow.tree()
+
+
+def test_a_header_that_claims_much_allocates_nothing_when_it_is_parsed() -> None:
+    """An exabyte announced in a hundred bytes."""
+    data = header({"a": entry(dtype="F64", shape=[2**57], offsets=[0, 2**60])})
+    tracemalloc.start()
+    try:
+        assert parse(data).size == len(data) + 2**60
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_bytes_past_the_end_are_refused() -> None:
+    data = whole({"a": np.zeros(2)})
+    with pytest.raises(CodecError, match=f"3 bytes past the end of a file of {len(data)}"):
+        Inflow().write(data + b"xyz")
+
+
+def test_a_tree_is_not_given_out_before_its_last_byte() -> None:
+    data = whole({"a": np.zeros(2)})
+    inflow = Inflow()
+    inflow.write(data[:-1])
+    assert not inflow.complete
+    with pytest.raises(CodecError, match=f"not complete: {len(data) - 1} bytes"):
+        inflow.tree()
+
+
+# ---------------------------------------------------------------------------------------------------- differences
+
+
+@pytest.mark.parametrize(
+    ("got", "phrase"),
+    [
+        pytest.param({"a": np.zeros((2, 3)), "b": np.zeros(1)}, "", id="no difference"),
+        pytest.param({"b": np.zeros(1), "a": np.zeros((2, 3))}, "", id="another order is no difference"),
+        pytest.param({"b": np.zeros(1)}, "1 of 2 tensors, 0 others; first missing: 'a'", id="one is missing"),
+        pytest.param({"a": np.zeros((2, 3)), "b": np.zeros(1), "c": 1}, "2 of 2 tensors, 1 others; not expected: 'c'",
+                     id="one is extra"),
+        pytest.param({"a": np.zeros((3, 2)), "b": np.zeros(1)}, "'a' is F64 [3, 2], expected F64 [2, 3]", id="a shape"),
+        pytest.param({"a": np.zeros((2, 3), "f4"), "b": np.zeros(1)}, "'a' is F32 [2, 3], expected F64 [2, 3]", id="a dtype"),
+    ],
+)  # fmt: skip
+def test_the_first_difference_between_two_layouts_is_a_phrase(got: Any, phrase: str) -> None:
+    expected = flatten({"a": np.zeros((2, 3)), "b": np.zeros(1)}).layout
+    assert difference_between(expected, flatten(got).layout) == phrase

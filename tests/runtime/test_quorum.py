@@ -1,0 +1,130 @@
+"""When a round closes: rows for the cases that have a name, laws for all others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedjob.quorum import Asked, Closed, NotMet, Rule, Wait, decide
+
+ABC = frozenset("abc")
+RULE = Rule(quorum=2, deadline_seconds=60.0)
+
+
+def asked(answered: str = "", out: str = "") -> Asked:
+    return Asked(ABC, frozenset(answered), dict.fromkeys(out, "PeerLost: its process ended"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "state", "seconds", "expected"),
+    [
+        pytest.param(RULE, asked(), 0, Wait(60.0), id="nobody has answered: wait until the deadline"),
+        pytest.param(RULE, asked("ab"), 59, Wait(60.0), id="the quorum is there, one is missing: wait for it"),
+        pytest.param(RULE, asked("abc"), 1, Closed(), id="all have answered: close"),
+        pytest.param(RULE, asked("ab"), 60, Closed(), id="the quorum at the deadline: close without the straggler"),
+        pytest.param(RULE, asked("ab", out="c"), 1, Closed(), id="the last one is lost: close at once"),
+        pytest.param(replace(RULE, close="Quorum"), asked("ab"), 1, Closed(), id="Quorum closes with the second answer"),
+        pytest.param(replace(RULE, close="Quorum"), asked("a"), 1, Wait(60.0), id="Quorum waits for the second answer"),
+        pytest.param(
+            replace(RULE, close="Quorum", required=frozenset("c")), asked("ab"), 1, Wait(60.0),
+            id="Quorum waits for a required site",
+        ),
+        pytest.param(
+            replace(RULE, required=frozenset("d")), asked("ab"), 60, Closed(),
+            id="a required site that this round did not ask is not waited for",
+        ),
+        pytest.param(
+            replace(RULE, wait_seconds=30.0), asked("a"), 60, Wait(90.0),
+            id="too few at the deadline: wait as long as the policy says",
+        ),
+        pytest.param(
+            replace(RULE, wait_seconds=30.0), asked("ab"), 75, Closed(),
+            id="the quorum comes after the deadline: close at once",
+        ),
+        pytest.param(
+            RULE, asked("a"), 60,
+            NotMet("2 of 3 answers needed, 1 came (b: no answer; c: no answer)"),
+            id="too few at the deadline and no more waiting: not met",
+        ),
+        pytest.param(
+            RULE, asked("a", out="bc"), 1,
+            NotMet("2 of 3 answers needed, 1 came (b: PeerLost: its process ended; c: PeerLost: its process ended)"),
+            id="no more can come: not met long before the deadline",
+        ),
+        pytest.param(
+            replace(RULE, required=frozenset("c")), asked("ab", out="c"), 1,
+            NotMet("2 of 3 answers needed, c required, 2 came (c: PeerLost: its process ended)"),
+            id="a required site is lost: not met, though the quorum is there",
+        ),
+    ],
+)  # fmt: skip
+def test_a_round(rule: Rule, state: Asked, seconds: float, expected: Wait | Closed | NotMet) -> None:
+    assert decide(rule, state, seconds) == expected
+
+
+SITES = st.frozensets(st.sampled_from("abcde"))
+RULES = st.builds(
+    Rule,
+    quorum=st.integers(1, 6),
+    deadline_seconds=st.floats(0, 100),
+    close=st.sampled_from(["Deadline", "Quorum"]),
+    required=SITES,
+    wait_seconds=st.floats(0, 100),
+)
+ASKED = st.builds(
+    lambda sites, answered, out: Asked(sites, sites & answered, dict.fromkeys((sites & out) - answered, "Declined: no")),
+    st.frozensets(st.sampled_from("abcde"), min_size=1), SITES, SITES,
+)  # fmt: skip
+TIMES = st.one_of(st.floats(0, 250), st.sampled_from([0.0, 100.0, 200.0]))
+LAW = settings(max_examples=300, deadline=None)
+
+
+@LAW
+@given(RULES, ASKED, TIMES)
+def test_a_round_never_waits_past_its_last_moment(rule: Rule, state: Asked, seconds: float) -> None:
+    step = decide(rule, state, seconds)
+    if isinstance(step, Wait):
+        assert seconds < step.until_seconds <= rule.deadline_seconds + rule.wait_seconds
+
+
+@LAW
+@given(RULES, ASKED, TIMES)
+def test_a_closed_round_has_its_quorum_and_its_required_sites(rule: Rule, state: Asked, seconds: float) -> None:
+    if decide(rule, state, seconds) == Closed():
+        assert len(state.answered) >= rule.quorum
+        assert rule.required & state.sites <= state.answered
+
+
+@LAW
+@given(RULES, ASKED, TIMES)
+def test_with_nobody_left_to_answer_a_round_never_waits(rule: Rule, state: Asked, seconds: float) -> None:
+    done = replace(state, out=dict.fromkeys(state.sites - state.answered, "PeerLost: gone"))
+    assert not isinstance(decide(rule, done, seconds), Wait)
+
+
+@LAW
+@given(RULES, ASKED, TIMES, SITES)
+def test_more_answers_never_undo_a_close(rule: Rule, state: Asked, seconds: float, more: frozenset[str]) -> None:
+    later = replace(state, answered=state.answered | (state.sites & more))
+    if decide(rule, state, seconds) == Closed():
+        assert decide(rule, later, seconds) == Closed()
+
+
+@LAW
+@given(RULES, ASKED, TIMES, TIMES)
+def test_time_alone_never_undoes_a_close(rule: Rule, state: Asked, seconds: float, more: float) -> None:
+    if decide(rule, state, seconds) == Closed():
+        assert decide(rule, state, seconds + more) == Closed()
+
+
+@LAW
+@given(RULES, ASKED, TIMES)
+def test_a_round_is_not_met_only_if_it_lacks_something(rule: Rule, state: Asked, seconds: float) -> None:
+    """And it says of each site without an answer why there is none."""
+    step = decide(rule, state, seconds)
+    if isinstance(step, NotMet):
+        assert len(state.answered) < rule.quorum or not rule.required & state.sites <= state.answered
+        assert all(f"{site}: " in step.message for site in state.sites - state.answered)

@@ -1,0 +1,201 @@
+"""Trees in files: written whole or not at all, rounded once, and noticed when they are not what they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedjob.codec import Layout, Spec, flatten
+from fedjob.errors import StateError
+from fedjob.stored import file_digest, open_stored, replacing, write, write_values
+from fedjob.trees import BLOCK_ELEMENTS, Block, Computed, first_not_finite, in_memory
+
+SHORT_FLOATS = {
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
+TREE = {"w": torch.arange(6.0).reshape(2, 3), "n": 3, "layers": [np.zeros(2, np.float16)]}
+
+
+def as_float64(dtype: str, values: Any) -> Computed:
+    """A tree of one tensor `x`, computed in float64 and kept in `dtype`."""
+    wide = np.asarray(values, np.float64)
+    item = 4 if dtype == "F32" else SHORT_FLOATS[dtype].itemsize
+    layout = Layout((Spec("x", dtype, wide.shape, 0, wide.size * item),))
+    return Computed(layout, lambda _, start, stop: wide[start:stop])
+
+
+def test_what_is_written_is_the_bytes_that_travel(tmp_path: Path) -> None:
+    outflow = flatten(TREE)
+    stored = write_values(tmp_path / "m", TREE)
+    assert (tmp_path / "m").read_bytes() == outflow.read(0, outflow.layout.size)
+    assert stored.digest == file_digest(tmp_path / "m")
+    assert stored.size == (tmp_path / "m").stat().st_size
+
+
+def test_a_file_opens_as_it_was_written(tmp_path: Path) -> None:
+    stored = write_values(tmp_path / "m", TREE)
+    assert open_stored(tmp_path / "m", stored.digest) == stored
+    assert stored.bytes_at(0, stored.size) == (tmp_path / "m").read_bytes()
+
+
+def test_a_tensor_is_read_in_any_range(tmp_path: Path) -> None:
+    stored = write_values(tmp_path / "m", {"a": np.zeros(3), "b": np.arange(10, dtype=np.float32)})
+    assert stored.read(stored.layout.by_name["b"], 3, 7).tolist() == [3, 4, 5, 6]
+
+
+def test_a_tensor_of_more_than_one_block_is_written_whole(tmp_path: Path) -> None:
+    values = np.arange(2 * BLOCK_ELEMENTS + 3, dtype=np.int32)
+    stored = write_values(tmp_path / "m", {"a": values})
+    assert np.array_equal(stored.read(stored.layout.specs[0], 0, values.size), values)
+
+
+@pytest.mark.parametrize("dtype", SHORT_FLOATS)
+def test_float64_is_rounded_once_beside_every_tie(dtype: str, tmp_path: Path) -> None:
+    """Every midpoint between two neighbours goes to the even one, a hair above it up, a hair below it down."""
+    kind = SHORT_FLOATS[dtype]
+    patterns = np.arange(1 << 8 * kind.itemsize, dtype=f"u{kind.itemsize}")
+    with np.errstate(invalid="ignore"):
+        values = patterns.view(kind).astype(np.float64)
+    finite = np.isfinite(values) & ~(np.signbit(values) & (values == 0))
+    order = np.argsort(values[finite])
+    values, patterns = values[finite][order], patterns[finite][order]
+    low, high = values[:-1], values[1:]
+    middle = (low + high) / 2
+    even = np.where(patterns[:-1] % 2 == 0, low, high)
+    for case, expected in [(middle, even), (np.nextafter(middle, 1e300), high), (np.nextafter(middle, -1e300), low)]:
+        stored = write(tmp_path / "m", as_float64(dtype, case))
+        assert np.array_equal(stored.read(stored.layout.specs[0], 0, case.size).astype(np.float64), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([*SHORT_FLOATS, "F32"]), st.floats(allow_nan=False, width=64))
+def test_rounding_leaves_what_fits_and_keeps_the_sign_of_zero(tmp_path_factory: Any, dtype: str, value: float) -> None:
+    kind = SHORT_FLOATS.get(dtype, np.dtype(np.float32))
+    with np.errstate(over="ignore"):
+        fits = np.array([value, -0.0]).astype(kind)
+    stored = write(tmp_path_factory.mktemp("x") / "m", as_float64(dtype, fits.astype(np.float64)))
+    assert stored.read(stored.layout.specs[0], 0, 2).tobytes() == fits.tobytes()
+
+
+def test_a_computed_tree_is_evaluated_once_and_then_read_from_its_file(tmp_path: Path) -> None:
+    calls = []
+
+    def compute(spec: Spec, start: int, stop: int) -> Block:
+        calls.append((start, stop))
+        return np.arange(start, stop, dtype=np.float64) / 3
+
+    tree = Computed(Layout((Spec("x", "F32", (4,), 0, 16),)), compute)
+    write(tmp_path / "m", tree)
+    again = tree.read(tree.layout.specs[0], 1, 3)
+    assert calls == [(0, 4)]
+    assert again.dtype == np.float32
+    assert again.tolist() == [np.float32(1 / 3), np.float32(2 / 3)]
+
+
+# ------------------------------------------------------------------------------------------------- whole or not at all
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
+    before = write_values(tmp_path / "m", TREE)
+
+    def fails(spec: Spec, start: int, stop: int) -> Block:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "m", Computed(before.layout, fails))
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert open_stored(tmp_path / "m") == before
+
+
+def test_a_file_takes_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
+    with replacing(tmp_path / "m") as f:
+        f.write(b"half")
+        f.flush()
+        assert not (tmp_path / "m").exists()
+    assert (tmp_path / "m").read_bytes() == b"half"
+
+
+# ------------------------------------------------------------------------------------------------------------ damage
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.integers(0, 10**6), flip=st.integers(1, 255))
+def test_any_altered_byte_is_noticed(tmp_path_factory: Any, at: int, flip: int) -> None:
+    path = tmp_path_factory.mktemp("x") / "m"
+    stored = write_values(path, TREE)
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] ^= flip
+    path.write_bytes(data)
+    with pytest.raises(StateError, match="/m: "):
+        open_stored(path, stored.digest)
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.integers(0, 10**6))
+def test_any_truncation_is_noticed_even_without_a_digest(tmp_path_factory: Any, size: int) -> None:
+    path = tmp_path_factory.mktemp("x") / "m"
+    data = path.read_bytes() if write_values(path, TREE) else b""
+    path.write_bytes(data[: size % len(data)])
+    with pytest.raises(StateError, match="/m: "):
+        open_stored(path)
+
+
+def test_bytes_behind_the_last_tensor_are_noticed(tmp_path: Path) -> None:
+    write_values(tmp_path / "m", TREE)
+    with (tmp_path / "m").open("ab") as f:
+        f.write(b"x")
+    with pytest.raises(StateError, match="its header says"):
+        open_stored(tmp_path / "m")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="nowhere: No such file"):
+        open_stored(tmp_path / "nowhere")
+
+
+def test_a_file_that_shrinks_while_it_is_used_says_so(tmp_path: Path) -> None:
+    stored = write_values(tmp_path / "m", {"a": np.zeros(10)})
+    with (tmp_path / "m").open("r+b") as f:
+        f.truncate(stored.size - 8)
+    with pytest.raises(StateError, match="truncated: 'a' ends after 72 of 80 bytes"):
+        stored.read(stored.layout.specs[0], 0, 10)
+
+
+# ------------------------------------------------------------------------------------------------------------ finite
+
+
+@pytest.mark.parametrize(
+    "dtype", ["f8", "f4", "f2", ml_dtypes.bfloat16, ml_dtypes.float8_e5m2, ml_dtypes.float8_e4m3fn]
+)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_first_tensor_that_is_not_finite_is_named(dtype: Any, bad: float) -> None:
+    tree = {
+        "good": np.ones(5, dtype),
+        "bad": np.array([1, bad, 1]).astype(dtype),
+        "worse": np.array([bad]).astype(dtype),
+    }
+    assert first_not_finite(in_memory(tree)) == "bad"
+
+
+def test_infinities_of_both_signs_do_not_cancel_out() -> None:
+    assert first_not_finite(in_memory({"w": np.array([np.inf, -np.inf])})) == "w"
+
+
+def test_great_numbers_are_finite_though_their_sum_is_not() -> None:
+    assert first_not_finite(in_memory({"w": np.full(10, 1e308), "n": np.array([1, 2]), "e": np.empty((0, 3))})) is None
+
+
+def test_a_nan_in_the_last_block_is_found() -> None:
+    values = np.zeros(BLOCK_ELEMENTS + 2, np.float32)
+    values[-1] = np.nan
+    assert first_not_finite(in_memory({"w": values})) == "w"
