@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .codec import difference_between
 from .model import ParamsType, usable_weight
 from .trees import Tree, first_not_finite
+
+MAX_HEADER_CHARACTERS = 64 << 10  # they end in the journal, in history and in the report
+MAX_HEADER_DEPTH = 32
+SLACK_BYTES = 1 << 20  # by which another header may be longer
+_PARTS = {"Offer": frozenset({"params"}), "Train": frozenset({"params", "optimizer_params"})}
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,11 @@ class Header:
 def read_header(text: str) -> Header | Refusal:
     """The header of an announcement, or why it is none."""
     try:
+        if len(text) > MAX_HEADER_CHARACTERS:
+            return Refusal("Malformed", f"metrics and meta of {len(text)} characters, allowed: {MAX_HEADER_CHARACTERS}")
         data = json.loads(text)
+        if _depth(data) > MAX_HEADER_DEPTH:
+            return Refusal("Malformed", f"metrics and meta are nested more than {MAX_HEADER_DEPTH} deep")
         json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could be neither shown nor sent on
         header = Header(
             num_examples=float(data["num_examples"]),
@@ -73,6 +83,23 @@ def check_header(header: Header, expected_type: str, base: str) -> Refusal | Non
     return None
 
 
+def check_announced(
+    kind: str, upload: str, parts: Sequence[tuple[str, int]], sent: Mapping[str, int]
+) -> Refusal | None:
+    """What an announcement promises: known parts, each once, and no larger than what was sent.
+
+    parts: (name, bytes) as announced. sent: name -> bytes of the task's parts.
+    """
+    names = [name for name, _ in parts]
+    allowed = _PARTS.get(kind, frozenset())
+    if not re.fullmatch(r"[0-9a-f]{32}", upload) or len(set(names)) != len(names) or not allowed.issuperset(names):
+        return Refusal("Malformed", f"{len(names)} parts announced; allowed for {kind}: {sorted(allowed)}, each once")
+    for name, size in parts:
+        if name in sent and size > sent[name] + SLACK_BYTES:
+            return Refusal("TooLarge", f"{name}: {size} bytes announced, {sent[name]} were sent out")
+    return None
+
+
 def check_parts(kind: str, sent: Mapping[str, Tree], got: Mapping[str, Tree]) -> Refusal | None:
     """Checks of an answer's tensors: those that were asked for, like those that were sent, and finite."""
     if kind in ("Train", "Offer") and "params" not in got:
@@ -84,6 +111,20 @@ def check_parts(kind: str, sent: Mapping[str, Tree], got: Mapping[str, Tree]) ->
         if bad := first_not_finite(tree):
             return Refusal("NotFinite", f"{name}: {bad!r} holds NaN or infinity; training has diverged")
     return None
+
+
+def _depth(data: Any) -> int:
+    """Levels of nesting; the parser has refused what is deeper than the interpreter's stack."""
+    level, depth = [data], 0
+    while level:
+        depth += 1
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+    return depth
 
 
 def mean_metrics(weighted: list[tuple[float, Mapping[str, float]]]) -> dict[str, float]:

@@ -38,8 +38,10 @@ def mean(answers: Iterable[Answer], part: str, *, by: Callable[[Answer], float] 
     ordered = sorted(answers, key=lambda a: a.sender)
     if not ordered:
         raise ValueError("mean of no answers")
-    total = sum(by(a) for a in ordered)
-    return weighted_mean([a.parts[part] for a in ordered], [by(a) / total for a in ordered])
+    largest = max(by(a) for a in ordered)  # their sum may overflow, their ratios do not
+    weights = [by(a) / largest for a in ordered]
+    total = sum(weights)
+    return weighted_mean([a.parts[part] for a in ordered], [w / total for w in weights])
 
 
 def agree(answers: Sequence[Answer], part: str) -> bool:

@@ -17,7 +17,7 @@ from .quorum import Rule
 from .records import SiteRound
 from .spool import Spool
 from .stored import Stored, open_stored
-from .trees import Tree
+from .trees import Tree, laid_out
 
 log = logging.getLogger(__name__)
 Ask = tuple[str, int]  # kind, n-th ask of the kind in the round
@@ -44,7 +44,10 @@ class Open:
 
     def take(self, site: str, upload: str, header: Header, parts: Mapping[str, Stored], record: SiteRound) -> Answer:
         """An answer that counts."""
-        trees: dict[str, Tree] = dict(parts)
+        # The nesting, order and forms that were sent out, whatever this site made of them.
+        trees: dict[str, Tree] = {
+            n: laid_out(p, self.parts[n].layout) if n in self.parts else p for n, p in parts.items()
+        }
         if header.params_type == ParamsType.DIFF and "params" in trees:
             # w_t + D_k in float64: a workflow sees weights, whatever travelled. Integers travel as they are.
             sent = self.parts["params"]
@@ -56,13 +59,12 @@ class Open:
 
 @dataclass(frozen=True)
 class Upload:
-    """An answer that is being received. sent: the parts that it answers."""
+    """An answer that is being received, for this ask and no later one of the same name."""
 
     site: str
-    ask: Ask
+    opened: Open
     upload: str
     header: Header
-    sent: Mapping[str, Stored]
     spool: Spool
 
 

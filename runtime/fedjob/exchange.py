@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -113,8 +114,11 @@ def _difference(new: Outflow, base: Path) -> Outflow:
 
 
 def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    return file.read(size)
+    # Positional: after a cut, gRPC's thread of the old stream may still be reading here.
+    data = b""
+    while len(data) < size and (more := os.pread(file.fileno(), size - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 def _minus(new: Bytes, base: bytes, dtype: str) -> Bytes:

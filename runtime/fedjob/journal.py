@@ -83,6 +83,9 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
             if any(lines[i + 1 :]):
                 raise StateError(f"{path}: line {i + 1} is damaged")
             break
-        records.append(json.loads(text))
+        try:
+            records.append(json.loads(text))
+        except (ValueError, RecursionError) as e:
+            raise StateError(f"{path}: line {i + 1} cannot be read: {e}") from e
         good += len(line) + 1
     return records, good

@@ -118,7 +118,10 @@ async def _report(config: ServerConfig, story: Story, session: Session) -> None:
         now = status(story, session)
         if written is None or replace(now, updated_at=0.0) != written:
             written = replace(now, updated_at=0.0)
-            write_status(config.run / STATUS_FILE, now)
+            try:
+                write_status(config.run / STATUS_FILE, now)
+            except OSError as e:  # people see an old state for a while; the job goes on
+                log.warning("status is not written: %s", e)
         await asyncio.sleep(_STATUS_SECONDS)
 
 

@@ -13,6 +13,7 @@ from .asks import Upload
 from .errors import IdentityError, TransportError
 from .identity import admit
 from .records import LoggedValue, append
+from .roster import Push
 from .session import Session
 from .stored import Stored
 from .transport import CHUNK_BYTES, NotThere, Refused
@@ -44,7 +45,7 @@ class JobService:
 
         push(wire.Downward(welcome=wire.Welcome(version=__version__)))
         self._session.attend(site, hello.hello.attempt, push)
-        reader = asyncio.create_task(self._read(site, events))
+        reader = asyncio.create_task(self._read(site, push, events))
         reader.add_done_callback(lambda _: outbox.put_nowait(None))  # the site has hung up
         try:
             while (event := await outbox.get()) is not None:
@@ -55,14 +56,17 @@ class JobService:
             reader.cancel()
             self._session.lost(site, push)
 
-    async def _read(self, site: str, events: AsyncIterator[wire.Upward]) -> None:
+    async def _read(self, site: str, push: Push, events: AsyncIterator[wire.Upward]) -> None:
         async for event in events:
             if event.HasField("value"):
                 v = event.value
-                append(self._values, LoggedValue(site, v.round, v.step if v.step >= 0 else None, v.key, v.value))
+                try:
+                    append(self._values, LoggedValue(site, v.round, v.step if v.step >= 0 else None, v.key, v.value))
+                except OSError as e:
+                    log.warning("a value that %s logged is lost: %s", site, e)
             elif event.HasField("farewell"):
                 f = event.farewell
-                self._session.farewell(site, f.reason, f.message, f.final)
+                self._session.farewell(site, push, f.reason, f.message, f.final)
 
     async def fetch(self, peer: str | None, wanted: wire.Wanted) -> AsyncIterator[wire.Chunk]:
         """See wire.proto."""

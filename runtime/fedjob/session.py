@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import wire_pb2 as wire
-from .acceptance import Refusal, check_header, check_parts, read_header
+from .acceptance import Refusal, check_announced, check_header, check_parts, read_header
 from .asks import Ask, Open, Upload, replay
 from .errors import CodecError, JobFailed, PeerFailed, TransportError
 from .journal import Journal
@@ -87,6 +87,7 @@ class Session:
         self._asks: dict[Ask, Open] = {}
         self._count: Counter[str] = Counter()
         self._spools: dict[str, Spool] = {}
+        self._judged: set[str] = set()  # sites whose answer is being checked, off the lock
         self._end: wire.End | None = None
         self._stop = False
 
@@ -180,6 +181,9 @@ class Session:
                 for path in self._journal.folder.iterdir():
                     path.unlink()
                 self._journal.folder.rmdir()
+            for spool in self._spools.values():
+                spool.close()
+            self._spools = {}
             self._finished = self.round
             self._journal, self._asks, self._count = None, {}, Counter()
 
@@ -307,10 +311,12 @@ class Session:
                     log.warning("site %s lost", name)
                 self._changed.notify_all()
 
-    def farewell(self, name: str, reason: str, message: str, final: bool) -> None:
+    def farewell(self, name: str, push: Push, reason: str, message: str, final: bool) -> None:
         """A site's script says why it goes; `final`: nobody will start it again."""
         with self._changed:
             site = self._sites[name]
+            if site.push is not push:
+                return  # a newer process of this site has taken its place
             site.message = f"{reason}: {message}"
             log.warning("site %s: %s: %s%s", name, reason, message, " (for good)" if final else "")
             if final:
@@ -348,14 +354,20 @@ class Session:
             verdict = self._verdict_before_bytes(name, announce, ask)
             if verdict is not None:
                 return verdict
+            self._not_judged(name)
             header = read_header(announce.header)
             expected = self._limits.params_type if announce.key.kind == "Train" else ParamsType.FULL
-            sent = self._asks[ask].parts.get("params")
+            opened = self._asks[ask]
+            announced = [(p.name, p.size) for p in announce.parts]
+            sent = opened.parts.get("params")
             problem = (
-                header if isinstance(header, Refusal) else check_header(header, expected, sent.digest if sent else "")
+                header
+                if isinstance(header, Refusal)
+                else check_header(header, expected, sent.digest if sent else "")
+                or check_announced(ask[0], announce.upload, announced, {n: p.size for n, p in opened.parts.items()})
             )
             if isinstance(header, Refusal) or problem:
-                return self._out(self._asks[ask], name, "Refused", problem or Refusal("Malformed", ""))
+                return self._out(opened, name, "Refused", problem or Refusal("Malformed", ""))
             assert self._journal is not None
             if name in self._spools:
                 self._spools.pop(name).close()
@@ -363,11 +375,11 @@ class Session:
                 self._journal.folder,
                 f"{ask[0]}.{ask[1]}.{name}",
                 announce.upload,
-                [(p.name, p.size) for p in announce.parts],
+                announced,
             )
             self._spools[name] = spool
             self._sites[name].upload(time.monotonic(), spool.position.held, sum(spool.position.sizes))
-            return Upload(name, ask, announce.upload, header, self._asks[ask].parts, spool)
+            return Upload(name, opened, announce.upload, header, spool)
 
     def _verdict_before_bytes(self, name: str, announce: wire.Announce, ask: Ask) -> wire.Verdict | None:
         if announce.attempt != self.attempt:
@@ -397,6 +409,8 @@ class Session:
     def received(self, upload: Upload, size: int) -> None:
         """`size` more bytes of an answer are here."""
         with self._changed:
+            if not self._awaits(upload.opened, upload.site):
+                raise TransportError("the round is over")  # the site asks again, and hears it before more bytes travel
             self.bytes_in += size
             site = self._sites[upload.site]
             site.bytes_up += size
@@ -407,25 +421,39 @@ class Session:
 
         Raises TransportError if it must be sent again, OSError when the disk refuses.
         """
-        parts: Mapping[str, Stored] = {}
-        try:
-            parts = upload.spool.seal(digests)
-            problem = check_parts(upload.ask[0], upload.sent, parts)
-        except CodecError as e:
-            problem = Refusal("Malformed", str(e))
+        opened, parts = upload.opened, dict[str, Stored]()
         with self._changed:
-            opened = self._asks.get(upload.ask)
-            if self._spools.get(upload.site) is upload.spool:
-                del self._spools[upload.site]
-            if opened is None or not opened.waits_for(upload.site):
+            self._not_judged(upload.site)
+            self._judged.add(upload.site)
+        try:
+            try:
+                parts = upload.spool.seal(digests)
+                problem = check_parts(opened.ask[0], opened.parts, parts)
+            except CodecError as e:
+                problem = Refusal("Malformed", str(e))
+            with self._changed:
+                if self._spools.get(upload.site) is upload.spool:
+                    del self._spools[upload.site]
+                if not self._awaits(opened, upload.site):
+                    upload.spool.close()
+                    return _refused("PastRound", f"round {opened.round} closed while the answer travelled")
+                if problem:
+                    upload.spool.discard()
+                    return self._out(opened, upload.site, "Refused", problem)
                 upload.spool.close()
-                return _refused("PastRound", f"round {self.round} closed while the answer travelled")
-            if problem:
-                upload.spool.discard()
-                return self._out(opened, upload.site, "Refused", problem)
-            upload.spool.close()
-            self._accepted(opened, upload, parts)
-        return wire.Verdict(accepted=True)
+                self._accepted(opened, upload, parts)
+            return wire.Verdict(accepted=True)
+        finally:
+            with self._changed:
+                self._judged.discard(upload.site)
+
+    def _awaits(self, opened: Open, site: str) -> bool:
+        """Whether this very ask is open, and not one of the same name in another round."""
+        return self._asks.get(opened.ask) is opened and opened.waits_for(site)
+
+    def _not_judged(self, site: str) -> None:
+        if site in self._judged:
+            raise TransportError("the last answer of this site is still being checked; come again")
 
     def _accepted(self, opened: Open, upload: Upload, parts: Mapping[str, Stored]) -> None:
         assert self._journal is not None

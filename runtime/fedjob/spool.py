@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,17 @@ class Spool:
         for path in folder.glob(f"{stem}.*"):
             if path not in self._paths:
                 path.unlink()
-        self._fds = [os.open(path, os.O_RDWR | os.O_CREAT, 0o600) for path in self._paths]
+        # Written by the event loop, sealed by a worker, closed by whoever takes over: a number must not be reused between.
+        self._lock = threading.RLock()
+        self._fds: list[int] = []
         self._hashers = [blake3() for _ in parts]
-        self.position = self._held([size for _, size in parts])
+        try:
+            for path in self._paths:
+                self._fds.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self.position = self._held([size for _, size in parts])
+        except BaseException:
+            self.close()
+            raise
 
     def _held(self, sizes: list[int]) -> Position:
         """Read back what the files hold, up to the first part that is not full."""
@@ -50,12 +59,13 @@ class Spool:
 
     def write(self, part: int, offset: int, data: bytes, expected: int) -> None:
         """Keep one chunk. Raises TransportError if it is not the next or is damaged; OSError when the disk refuses."""
-        self._check_ours()
-        self.position.take(part, offset, data, expected)
-        written = os.pwrite(self._fds[part], data, offset)
-        while written < len(data):
-            written += os.pwrite(self._fds[part], data[written:], offset + written)
-        self._hashers[part].update(data)
+        with self._lock:
+            self._check_ours()
+            self.position.take(part, offset, data, expected)
+            written = os.pwrite(self._fds[part], data, offset)
+            while written < len(data):
+                written += os.pwrite(self._fds[part], data[written:], offset + written)
+            self._hashers[part].update(data)
 
     def seal(self, digests: Sequence[str]) -> dict[str, Stored]:
         """The parts, complete and with the sender's digests.
@@ -63,13 +73,14 @@ class Spool:
         Raises TransportError if bytes are missing or altered (then nothing is held any more), CodecError if a part is
         not a tensor file.
         """
-        self._check_ours()
-        if not self.position.complete:
-            raise TransportError(f"sealed after {self.position.held} of {sum(self.position.sizes)} bytes")
-        if [h.hexdigest() for h in self._hashers] != list(digests):
-            self.discard()
-            raise TransportError("the parts do not have the digests that their sender computed; send them again")
-        return {name: self._stored(i) for i, name in enumerate(self._names)}
+        with self._lock:
+            self._check_ours()
+            if not self.position.complete:
+                raise TransportError(f"sealed after {self.position.held} of {sum(self.position.sizes)} bytes")
+            if [h.hexdigest() for h in self._hashers] != list(digests):
+                self.discard()
+                raise TransportError("the parts do not have the digests that their sender computed; send them again")
+            return {name: self._stored(i) for i, name in enumerate(self._names)}
 
     def _stored(self, i: int) -> Stored:
         size = self.position.sizes[i]
@@ -87,9 +98,10 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the files; they stay."""
-        fds, self._fds = self._fds, []
-        for fd in fds:
-            os.close(fd)
+        with self._lock:
+            fds, self._fds = self._fds, []
+            for fd in fds:
+                os.close(fd)
 
     def discard(self) -> None:
         """Remove the files."""

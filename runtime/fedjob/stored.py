@@ -73,7 +73,7 @@ def write(path: Path, tree: Tree) -> Stored:
                 digest.update(data)
     stored = Stored(path, tree.layout, digest.hexdigest())
     if isinstance(tree, Computed):
-        tree.stored = stored
+        tree.stored, tree.compute = stored, stored.read  # its sources, and their files, are let go
     return stored
 
 

@@ -58,6 +58,11 @@ def in_memory(values: Any) -> Computed:
     return Computed(outflow.layout, compute)
 
 
+def laid_out(tree: Tree, layout: Layout) -> Tree:
+    """The same tensors under another layout of the same names, shapes and dtypes."""
+    return Computed(layout, lambda spec, start, stop: tree.read(tree.layout.by_name[spec.name], start, stop))
+
+
 def first_not_finite(tree: Tree) -> str | None:
     """Name of the first tensor, in the order of the data, that holds NaN or infinity; None if there is none."""
     for spec in tree.layout.data_order:

@@ -154,6 +154,8 @@ class Uplink:
                     resume.put(reply.resume)
                 raise TransportError("the server ended the answer without a verdict")
             except TransportError as e:
+                if self.is_over(announce.key):
+                    return wire.Verdict(reason="PastRound", message=f"round {announce.key.round} closed meanwhile")
                 try:
                     self._sit_out(outage, e)
                 except JobOver:
@@ -265,7 +267,10 @@ class Uplink:
 
     def _diagnose(self) -> str:
         address, credentials, server_name = self._where
-        return tls.diagnose(address, credentials, server_name)
+        try:
+            return tls.diagnose(address, credentials, server_name)
+        except OSError as e:  # a full or read-only folder for its files, a network that is unreachable
+            return f"no closer look was possible: {e}"
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():

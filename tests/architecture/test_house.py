@@ -16,7 +16,9 @@ SOURCES = sorted(p for room in ("runtime", "operator") for p in (ROOT / room).rg
 
 def test_the_folder_operator_does_not_shadow_the_standard_library() -> None:
     """With the repository first on the path and no site-packages, `operator` is still Python's own."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import collections, json, operator; print(operator.__file__)"
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import collections, json, operator; print(operator.__file__)"
+    )
     out = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
     assert str(ROOT) not in out.stdout
 

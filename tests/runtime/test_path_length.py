@@ -24,7 +24,7 @@ from fedjob.workflows import fedavg
 OWN = str(Path(fedjob.__file__).parent)
 
 
-@pytest.fixture()
+@pytest.fixture
 def at_send(tmp_path: Path, serving: Any) -> Iterator[fedjob.FLModel]:
     """A script's process in the moment before it sends: joined to a real server, with a model received."""
     authority = identity.create_authority("c0ffee", now=datetime.now(UTC), lifetime=timedelta(hours=1))
