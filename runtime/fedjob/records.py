@@ -142,13 +142,31 @@ class SiteStatus:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """Something that people should know of while it lasts, e.g. type DiskFull.
+
+    type, reason: CamelCase words; there is at most one condition of a type. message: a sentence.
+    """
+
+    type: str
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def text(self) -> str:
+        """One line, for people."""
+        return ": ".join(part for part in (self.type, self.reason, self.message) if part)
+
+
+@dataclass(frozen=True)
 class Status:
-    """The whole of status.json. `updated_at` is in seconds since the epoch."""
+    """The whole of status.json. `conditions`: sorted by type. `updated_at` is in seconds since the epoch."""
 
     job: JobRef = field(default_factory=JobRef)
     state: JobState = "Starting"
     reason: str = ""
     message: str = ""
+    conditions: tuple[Condition, ...] = ()
     progress: Progress = field(default_factory=Progress)
     bytes: Traffic = field(default_factory=Traffic)
     metrics: Metrics = field(default_factory=dict)

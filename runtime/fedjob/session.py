@@ -29,7 +29,7 @@ from .journal import Journal
 from .model import ParamsType
 from .peers import Answer, Close, Task
 from .quorum import Asked, Closed, NotMet, Rule, decide
-from .records import Missing, RoundKind, SiteRound
+from .records import Condition, Missing, RoundKind, SiteRound
 from .roster import Push, Site
 from .spool import Spool, facts
 from .stored import Stored, stored_form, write
@@ -90,6 +90,7 @@ class Session:
         self._judged: set[str] = set()  # sites whose answer is being checked, off the lock
         self._end: wire.End | None = None
         self._stop = False
+        self._conditions: dict[str, Condition] = {}
 
     # ---------------------------------------------------------------------------------- the workflow's side
 
@@ -503,6 +504,24 @@ class Session:
             site.push(event)
 
     # ------------------------------------------------------------------------------------------ for people
+
+    def set_condition(self, type: str, reason: str, message: str) -> None:  # noqa: A002 - the resource's word
+        """Show people that something is the matter, until `clear_condition` of the same type. From any thread."""
+        with self._changed:
+            if self._conditions.get(type) != (condition := Condition(type, reason, message)):
+                self._conditions[type] = condition
+                log.warning("condition %s: %s: %s", type, reason, message)
+
+    def clear_condition(self, type: str) -> None:  # noqa: A002
+        """It is over; nothing happens if there was none. From any thread."""
+        with self._changed:
+            if self._conditions.pop(type, None):
+                log.info("condition %s is over", type)
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """What is the matter now, sorted by type."""
+        with self._changed:
+            return tuple(c for _, c in sorted(self._conditions.items()))
 
     def sites(self) -> list[Site]:
         """A snapshot of the roster."""

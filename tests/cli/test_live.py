@@ -14,6 +14,7 @@ from fedjob.records import (
     HISTORY_FILE,
     METRICS_FILE,
     STATUS_FILE,
+    Condition,
     JobRef,
     LoggedValue,
     Missing,
@@ -53,6 +54,7 @@ def finished(rounds: int, status: Status = RUNNING) -> Status:
     return replace(status, progress=Progress(rounds, rounds, 10, 0.0, 2.1, 14.2), metrics={"accuracy": 0.93})
 
 
+FULL = replace(RUNNING, conditions=(Condition("DiskFull", "NoSpaceLeft", "/srv/run: 12 MiB left"),))
 FAILED = replace(RUNNING, state="Failed", reason="QuorumNotMet", message="Round 2 needs 3 sites, 2 came.")
 
 
@@ -111,6 +113,14 @@ FAILED = replace(RUNNING, state="Failed", reason="QuorumNotMet", message="Round 
             [],
             id="the ordinary steps of a round are not told",
         ),
+        pytest.param(
+            RUNNING,
+            FULL,
+            ["DiskFull: NoSpaceLeft: /srv/run: 12 MiB left"],
+            id="what is the matter is told when it begins",
+        ),
+        pytest.param(FULL, FULL, [], id="and not again while it lasts"),
+        pytest.param(FULL, RUNNING, ["DiskFull is over"], id="and when it is over"),
         pytest.param(
             RUNNING,
             FAILED,

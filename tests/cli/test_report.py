@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fedjob.records import (
     HISTORY_FILE,
     METRICS_FILE,
     STATUS_FILE,
+    Condition,
     JobRef,
     LoggedValue,
     Missing,
@@ -29,6 +31,7 @@ from fedjob.records import (
     Status,
     Traffic,
     append,
+    read_status,
     write_status,
 )
 
@@ -279,6 +282,15 @@ def test_a_job_that_failed_in_its_first_round_explains_why(tmp_path: Path) -> No
     ):
         assert words in page.text
     assert page.figures == []
+
+
+def test_what_is_the_matter_with_a_job_is_shown_above_its_figures(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "digits-01")
+    status = read_status(folder / STATUS_FILE)
+    assert status is not None
+    full = Condition("DiskFull", "NoSpaceLeft", "/srv/run: 12 MiB left")
+    write_status(folder / STATUS_FILE, replace(status, conditions=(full,)))
+    assert "DiskFull NoSpaceLeft /srv/run: 12 MiB left" in page_of(folder).text
 
 
 def test_a_run_folder_without_a_status_still_has_a_report(tmp_path: Path) -> None:

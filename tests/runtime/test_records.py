@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fedjob import records
 from fedjob.records import (
+    Condition,
     JobRef,
     LoggedValue,
     Missing,
@@ -47,6 +48,7 @@ ROUND = RoundRecord(
 STATUS = Status(
     job=JobRef("digits", "u-1", 1),
     state="Running",
+    conditions=(Condition("DiskFull", "NoSpaceLeft", "12 MiB left"),),
     progress=Progress(3, 3, 10, 1.0, 2.0, 12.5),
     bytes=Traffic(in_=5, out=6),
     metrics={"accuracy": 0.93},

@@ -112,8 +112,8 @@ def _watch_terminal(latest: Latest, stop: threading.Event, console: Console) -> 
 
 def lines(previous: Status | None, current: Status) -> list[str]:
     """What happened between two statuses, one line each: the job, its sites, and the rounds that were completed."""
-    return [*_job_began(previous, current), *_site_lines(previous, current), *_round_lines(previous, current),
-            *_job_ended(previous, current)]  # fmt: skip
+    return [*_job_began(previous, current), *_condition_lines(previous, current), *_site_lines(previous, current),
+            *_round_lines(previous, current), *_job_ended(previous, current)]  # fmt: skip
 
 
 def _job_began(previous: Status | None, current: Status) -> list[str]:
@@ -135,6 +135,13 @@ def _job_ended(previous: Status | None, current: Status) -> list[str]:
 
 def _why(status: Status) -> list[str]:
     return [": ".join(part for part in (status.reason, status.message) if part)] if status.reason else []
+
+
+def _condition_lines(previous: Status | None, current: Status) -> list[str]:
+    before = set(previous.conditions) if previous else set()
+    began = [each.text for each in current.conditions if each not in before]
+    over = {each.type for each in before} - {each.type for each in current.conditions}
+    return began + [f"{name} is over" for name in sorted(over)]
 
 
 def _round_lines(previous: Status | None, current: Status) -> list[str]:
@@ -225,6 +232,8 @@ def _headline(status: Status, now: float) -> RenderableType:
         line.append(f"  no news from the server for {seconds_text(silent)}", style="yellow")
     for why in _why(status):
         line.append(f"\n{why}", style=_JOB_STYLE.get(status.state, ""))
+    for condition in status.conditions:
+        line.append(f"\n{condition.text}", style="bold yellow")
     return line
 
 

@@ -1,0 +1,45 @@
+"""What the server tells people of itself."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from fedjob.progress import Story, status
+from fedjob.records import Condition, JobRef, to_json
+from fedjob.session import Limits, Session
+
+
+def test_a_condition_is_in_the_status_from_when_it_is_set_until_it_is_cleared(tmp_path: Path) -> None:
+    session = Session("a", frozenset(), Limits(1.0, 0.0, 1.0, 1.0, 1.0), tmp_path)
+    story = Story(JobRef("digits"), total_rounds=3)
+    session.set_condition("DiskFull", "NoSpaceLeft", "12 MiB left")
+    session.set_condition("ClockSkew", "Ahead", "an hour")
+    session.set_condition("DiskFull", "NoSpaceLeft", "11 MiB left")
+    assert to_json(status(story, session))["conditions"] == [
+        {"type": "ClockSkew", "reason": "Ahead", "message": "an hour"},
+        {"type": "DiskFull", "reason": "NoSpaceLeft", "message": "11 MiB left"},
+    ]
+    session.clear_condition("DiskFull")
+    session.clear_condition("DiskFull")
+    assert status(story, session).conditions == (Condition("ClockSkew", "Ahead", "an hour"),)
+
+
+def test_conditions_are_set_from_any_thread(tmp_path: Path) -> None:
+    session = Session("a", frozenset(), Limits(1.0, 0.0, 1.0, 1.0, 1.0), tmp_path)
+    start = threading.Barrier(4)
+
+    def change(number: int) -> None:
+        start.wait(10)
+        for _ in range(200):
+            session.set_condition(f"C{number}", "R", "")
+            assert len(session.conditions()) >= 1
+            session.clear_condition(f"C{number}")
+        session.set_condition(f"C{number}", "R", "")
+
+    threads = [threading.Thread(target=change, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert [c.type for c in session.conditions()] == ["C0", "C1", "C2", "C3"]
