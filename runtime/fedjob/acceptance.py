@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from .codec import difference_between
@@ -100,15 +101,21 @@ def check_announced(
     return None
 
 
-def check_parts(kind: str, sent: Mapping[str, Tree], got: Mapping[str, Tree]) -> Refusal | None:
-    """Checks of an answer's tensors: those that were asked for, like those that were sent, and finite."""
+def check_parts(
+    kind: str, sent: Mapping[str, Tree], got: Mapping[str, Tree], looked_at: Mapping[str, str] = MappingProxyType({})
+) -> Refusal | None:
+    """Checks of an answer's tensors: those that were asked for, like those that were sent, and finite.
+
+    looked_at: parts whose numbers were looked at as they came -> a tensor that holds NaN or infinity, or "". The others are
+    read here.
+    """
     if kind in ("Train", "Offer") and "params" not in got:
         return Refusal("NoParams", "the answer has no params; send FLModel(params=…), or skip(reason)")
     for name, tree in sent.items():
         if name in got and (difference := difference_between(tree.layout, got[name].layout)):
             return Refusal("WrongShape", f"{name}: {difference}; send what was received, trained")
     for name, tree in got.items():
-        if bad := first_not_finite(tree):
+        if bad := looked_at[name] if name in looked_at else first_not_finite(tree):
             return Refusal("NotFinite", f"{name}: {bad!r} holds NaN or infinity; training has diverged")
     return None
 

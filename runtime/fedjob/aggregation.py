@@ -61,7 +61,8 @@ def weighted_mean(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
         base = first.astype(np.float64)
         total, scratch = base.copy(), np.empty_like(base)
         for tree, share in zip(trees[1:], shares[1:], strict=True):
-            np.subtract(base, tree.read(tree.layout.by_name[spec.name], start, stop), out=scratch, dtype=np.float64)
+            np.copyto(scratch, tree.read(tree.layout.by_name[spec.name], start, stop))  # widened once, then in place
+            np.subtract(base, scratch, out=scratch)
             scratch *= share
             total -= scratch
         return total

@@ -1,13 +1,21 @@
 """A workflow's state on disk, between rounds: trees of tensors as safetensors files, the rest in one JSON manifest.
 
-The manifest is renamed into place last, so there is always exactly one valid state; files that it does not name are removed
-afterwards.
+Theory of operation
+-------------------
+A state must survive two kinds of death. A process that is killed leaves behind whatever it has written: so a manifest that
+is renamed into place makes the state valid at once, and the next round begins. A machine that loses its power leaves behind
+what the disk has: forcing a large model there takes longer than a round, so it happens beside the next rounds, and a second
+manifest names the last state for which it is done. `load` takes the first, or the second if the first is damaged: then some
+rounds run again, to the same bytes. Files that neither names are removed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,8 +23,10 @@ from typing import Any
 from .errors import StateError
 from .stored import Stored, open_stored, stored_form, write, write_whole
 
-VERSION = 1
-_MANIFEST = "checkpoint.json"
+VERSION = 2
+_NEWEST, _DURABLE = "checkpoint.json", "durable.json"
+
+log = logging.getLogger(__name__)
 
 
 def save(folder: Path, state: Any, running_seconds: float, first: Callable[[], None] = lambda: None) -> None:
@@ -37,11 +47,7 @@ def save(folder: Path, state: Any, running_seconds: float, first: Callable[[], N
             plain[f.name] = value
     first()
     manifest = {"version": VERSION, "runningSeconds": round(running_seconds, 3), "plain": plain, "trees": trees}
-    write_whole(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
-    keep = {t["file"] for t in trees.values()} | {_MANIFEST}
-    for path in folder.iterdir():
-        if path.is_file() and path.name not in keep:
-            path.unlink()
+    write_whole(folder / _NEWEST, json.dumps(manifest, indent=1).encode(), durable=False)
 
 
 def _store(folder: Path, name: str, tree: Any) -> Stored:
@@ -52,19 +58,96 @@ def _store(folder: Path, name: str, tree: Any) -> Stored:
     return write(folder / name, tree)
 
 
+def make_durable(folder: Path, also: Iterable[Path] = ()) -> None:
+    """Force the newest state to the disk, and `also` these files; then let go of what it replaces. Raises OSError.
+
+    May take as long as the disk needs for a model; a state that is saved meanwhile is left for the next call.
+    """
+    text = (folder / _NEWEST).read_bytes()
+    for path in [*(folder / name for name in _files(text)), *also]:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    write_whole(folder / _DURABLE, text)
+    newest = (folder / _NEWEST).read_bytes()
+    keep = {*_files(text), *_files(newest)}
+    for path in folder.glob("*.safetensors"):
+        # One of a later round belongs to the state that is being saved at this moment.
+        if path.name not in keep and int(path.stem.rpartition("-")[2]) <= json.loads(newest)["plain"]["round"]:
+            path.unlink()
+
+
+def _files(manifest: bytes) -> list[str]:
+    return [tree["file"] for tree in json.loads(manifest)["trees"].values()]
+
+
+def tidy(folder: Path) -> None:
+    """Remove the half-written files of a process that was killed. Called before anything is saved."""
+    for path in folder.glob(".*"):
+        path.unlink()
+
+
+class Keeper:
+    """Makes the newest state durable, again and again, on a thread of its own, while rounds go on.
+
+    also: files to force to the disk with it.
+    """
+
+    def __init__(self, folder: Path, also: Iterable[Path] = ()) -> None:
+        self._folder, self._also = folder, tuple(also)
+        self._due = threading.Event()
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._thread.start()
+
+    def saved(self) -> None:
+        """A newer state is there."""
+        self._due.set()
+
+    def close(self, seconds: float) -> None:
+        """Return when the newest state is on the disk, or after so long."""
+        self._over = True
+        self._due.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        over = False
+        while not over:
+            self._due.wait()
+            self._due.clear()
+            over = self._over
+            try:
+                make_durable(self._folder, [path for path in self._also if path.exists()])
+            except OSError as e:  # the last durable state stays; the next round tries again
+                log.warning("the state is not forced to the disk yet: %s", e)
+
+
 def load(folder: Path, kind: type[Any]) -> tuple[Any, float] | None:
-    """The saved state as a `kind`, and its running seconds; None if there is none.
+    """The newest state that is whole as a `kind`, and its running seconds; None if there is none.
 
     Raises StateError, naming the file, if anything is missing, truncated, altered or of another version.
     """
-    path = folder / _MANIFEST
-    if not path.exists():
+    if not (folder / _NEWEST).exists() and not (folder / _DURABLE).exists():
         return None
+    try:
+        return _load(folder / _NEWEST, kind)
+    except StateError as e:
+        if not (folder / _DURABLE).exists():
+            raise
+        log.warning("the newest state is damaged, going back to the last one that was forced to the disk: %s", e)
+        return _load(folder / _DURABLE, kind)
+
+
+def _load(path: Path, kind: type[Any]) -> tuple[Any, float]:
     try:
         manifest = json.loads(path.read_bytes())
         if manifest["version"] != VERSION:
             raise StateError(f"{path}: version {manifest['version']}, this program reads {VERSION}")
-        trees = {name: open_stored(folder / t["file"], t["digest"]) for name, t in manifest["trees"].items()}
+        trees = {name: open_stored(path.parent / t["file"], t["digest"]) for name, t in manifest["trees"].items()}
         return kind(**manifest["plain"], **trees), float(manifest["runningSeconds"])
+    except OSError as e:
+        raise StateError(f"{path}: {e.strerror}") from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise StateError(f"{path}: not a checkpoint of {kind.__module__}: {e!r}") from e

@@ -11,8 +11,9 @@ so a finished model is loaded by any safetensors reader, in any language. What s
 Python numbers, whether a tensor was torch's or numpy's) is one JSON text under `__metadata__.fedjob`: the *skeleton*, the
 tree with each tensor replaced by its name. A file without a skeleton is a flat dict.
 
-No function here holds more than one copy of anything: `Outflow.read` hands out slices of live tensors, `Inflow.write`
-copies arriving bytes to where they belong.
+No function here holds more than one copy of anything: `Outflow.read` hands out slices of live tensors, gathered where they are
+not contiguous and staged where they are a GPU's; `Inflow.write` copies arriving bytes to where they belong. Tensors that share
+their memory (tied weights) travel under each name, so that every reader finds them, and share it again where they arrive.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,20 @@ class Layout:
     def size(self) -> int:
         """Bytes of the whole file."""
         return self.data_start + max((s.stop for s in self.specs), default=0)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return [s.stop for s in self.data_order]
+
+    def overlapping(self, start: int, stop: int) -> Iterator[tuple[Spec, int, int]]:
+        """Tensors that have bytes in [start, stop) of the file, in the order of the data, and which of their bytes."""
+        a, b = start - self.data_start, stop - self.data_start
+        for i in range(bisect.bisect_right(self._ends, a), len(self.specs)):
+            spec = self.data_order[i]
+            if spec.start >= b:
+                return
+            if spec.start < spec.stop:
+                yield spec, max(a - spec.start, 0), min(b, spec.stop) - spec.start
 
     @cached_property
     def by_name(self) -> Mapping[str, Spec]:
@@ -181,8 +196,8 @@ class Outflow:
     layout: Layout
     sources: tuple[tuple[Spec, Callable[[int, int], Bytes]], ...]
 
-    def read(self, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of the file, as `bytes`; crosses tensor borders."""
+    def read(self, start: int, stop: int) -> Bytes:
+        """Bytes [start, stop) of the file; a view of a tensor's own memory if they lie in one tensor."""
         head = self.layout.data_start
         pieces: list[Bytes] = [self.layout.header[start:stop]] if start < head else []
         a, b = max(start - head, 0), stop - head
@@ -194,7 +209,7 @@ class Outflow:
                 pieces.append(source(a - spec.start, upto - spec.start))
                 a = upto
             i += 1
-        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -206,32 +221,46 @@ def flatten(tree: Any) -> Outflow:
 
     Raises CodecError naming the first value that cannot travel.
     """
-    leaves: dict[str, tuple[str, tuple[int, ...], Callable[[int, int], Bytes]]] = {}
-    skeleton = _take_apart(tree, (), leaves)
+    leaves: dict[str, Leaf] = {}
+    skeleton = _take_apart(tree, (), leaves, {})
     # Widest items first: every tensor then starts at a multiple of its item size, whatever came before it.
-    order = sorted(leaves, key=lambda name: -ITEM_BYTES[leaves[name][0]])
+    order = sorted(leaves, key=lambda name: -ITEM_BYTES[leaves[name].dtype])
     specs, at = {}, 0
     for name in order:
-        dtype, shape, _ = leaves[name]
+        dtype, shape = leaves[name].dtype, leaves[name].shape
         size = math.prod(shape) * ITEM_BYTES[dtype]
         specs[name] = Spec(name, dtype, shape, at, at + size)
         at += size
     layout = Layout(tuple(specs[name] for name in leaves), json.dumps(skeleton, separators=(",", ":")))
-    return Outflow(layout, tuple((specs[name], leaves[name][2]) for name in order))
+    return Outflow(layout, tuple((specs[name], leaves[name].source) for name in order))
 
 
-def _take_apart(node: Any, path: tuple[str, ...], leaves: dict[str, Any]) -> Any:
-    """The skeleton of `node`; its tensors go into `leaves`. Keys may be str or int (optimizers number their state)."""
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A tensor of a tree. form: torch, numpy, …; source: its bytes [start, stop); memory: equal where two share theirs."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    form: str
+    source: Callable[[int, int], Bytes]
+    memory: Any = None
+
+
+def _take_apart(node: Any, path: tuple[str, ...], leaves: dict[str, Leaf], seen: dict[Any, str]) -> Any:
+    """The skeleton of `node`; its tensors go into `leaves`. Keys may be str or int (optimizers number their state).
+
+    seen: memory of a tensor -> the name under which it was met first.
+    """
     if len(path) > MAX_DEPTH:
         raise CodecError(f"{_at(path[:8])}…: nested more than {MAX_DEPTH} deep, or a container that holds itself")
     if isinstance(node, Mapping):
         for key in node:
             if not isinstance(key, str | int) or isinstance(key, bool):
                 raise CodecError(f"{_at(path)}: key {key!r} is a {type(key).__name__}, allowed: str or int")
-        return {"d": [[k, _take_apart(v, (*path, str(k)), leaves)] for k, v in node.items()]}
+        return {"d": [[k, _take_apart(v, (*path, str(k)), leaves, seen)] for k, v in node.items()]}
     if isinstance(node, list | tuple):
         kind = "l" if isinstance(node, list) else "t"
-        return {kind: [_take_apart(v, (*path, str(i)), leaves) for i, v in enumerate(node)]}
+        return {kind: [_take_apart(v, (*path, str(i)), leaves, seen) for i, v in enumerate(node)]}
     if node is None or isinstance(node, str | bool):
         return {"v": node}
     name = "/".join(path) or "value"
@@ -239,12 +268,12 @@ def _take_apart(node: Any, path: tuple[str, ...], leaves: dict[str, Any]) -> Any
         raise CodecError(f"{_at(path)}: the name {name!r} is taken; rename one of the two")
     if not _is_text(name):
         raise CodecError(f"{_at(path)}: the name {name!r} is not Unicode text")
-    dtype, shape, form, source = _leaf(node, path)
-    leaves[name] = (dtype, shape, source)
-    return {"x": name, "f": form}
+    leaf = leaves[name] = _leaf(node, path)
+    first = seen.setdefault(leaf.memory, name) if leaf.memory is not None else name
+    return {"x": name, "f": leaf.form} | ({} if first == name else {"s": first})
 
 
-def _leaf(value: Any, path: tuple[str, ...]) -> tuple[str, tuple[int, ...], str, Callable[[int, int], Bytes]]:
+def _leaf(value: Any, path: tuple[str, ...]) -> Leaf:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return _torch_leaf(torch, value, path)
@@ -268,37 +297,70 @@ def _leaf(value: Any, path: tuple[str, ...]) -> tuple[str, tuple[int, ...], str,
     if code is None:
         raise CodecError(f"{_at(path)}: dtype {array.dtype} cannot travel; allowed: {', '.join(_CODE_OF)}")
 
-    @cache  # a non-contiguous array is copied once, when its turn comes; any other is a view
-    def flat() -> Any:
-        return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    item = array.dtype.itemsize
 
     def source(start: int, stop: int) -> Bytes:
-        return flat()[start:stop].data  # type: ignore[no-any-return]
+        if array.flags.c_contiguous:
+            return array.reshape(-1).view(np.uint8)[start:stop].data
+        a, b = start // item, -(-stop // item)
+        gathered = np.concatenate(list(_gather(array, a, b)) or [array.reshape(-1)]).view(np.uint8)
+        return gathered[start - a * item : stop - a * item].data
 
-    return code, array.shape, form, source
+    return Leaf(code, array.shape, form, source)
 
 
-def _torch_leaf(
-    torch: Any, tensor: Any, path: tuple[str, ...]
-) -> tuple[str, tuple[int, ...], str, Callable[[int, int], Bytes]]:
+def _torch_leaf(torch: Any, tensor: Any, path: tuple[str, ...]) -> Leaf:
     code = _CODE_OF.get(str(tensor.dtype).removeprefix("torch."))
     if code is None or tensor.layout != torch.strided or tensor.device.type == "meta":
         raise CodecError(
             f"{_at(path)}: a {tensor.layout} tensor of {tensor.dtype} on {tensor.device} cannot travel; "
             f"send dense tensors of {', '.join(_CODE_OF)}"
         )
-    live = tensor.detach()
+    live = tensor.detach().resolve_conj().resolve_neg()
+    item, on_gpu = ITEM_BYTES[code], live.device.type == "cuda"
 
-    @cache
-    def flat() -> Any:
-        dense = live.contiguous()  # where there is one element, its strides may still be anything
-        return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8)
+    def flat(a: int, b: int) -> Any:
+        """Elements [a, b) as bytes, where they lie if they lie one after the other."""
+        if live.is_contiguous():
+            # Where there is one element, its strides may still be anything.
+            return live.as_strided((live.numel(),), (1,))[a:b].view(torch.uint8)
+        return torch.cat(list(_gather(live, a, b))).view(torch.uint8)
 
     def source(start: int, stop: int) -> Bytes:
-        # A GPU's tensor crosses to the host one chunk at a time; a CPU tensor is read where it lies.
-        return flat()[start:stop].cpu().numpy().data  # type: ignore[no-any-return]
+        a, b = start // item, -(-stop // item)
+        data = flat(a, b)[start - a * item : stop - a * item]
+        if (
+            on_gpu
+        ):  # through pinned memory, which torch keeps and hands out again: a chunk at a time, at the bus's speed
+            staged = torch.empty(data.numel(), dtype=torch.uint8, pin_memory=True)
+            staged.copy_(data)
+            data = staged
+        return data.cpu().numpy().data  # type: ignore[no-any-return]
 
-    return code, tuple(tensor.shape), "torch", source
+    # One tensor under two names, as `state_dict` gives a tied weight.
+    memory = (str(live.device), live.data_ptr(), code, tuple(live.shape), live.stride()) if live.numel() else None
+    return Leaf(code, tuple(tensor.shape), "torch", source, memory)
+
+
+def _gather(tensor: Any, a: int, b: int) -> Iterator[Any]:
+    """Elements [a, b) of a tensor or array that is not contiguous, in row-major order, as flat pieces.
+
+    Whole rows are copied together; a row that is wanted in part is taken apart in turn: never more is copied than asked for.
+    """
+    if tensor.ndim <= 1:
+        yield tensor.reshape(-1)[a:b]
+        return
+    row = math.prod(tensor.shape[1:])
+    first, last = -(-a // row), b // row
+    if first > last:  # within one row
+        yield from _gather(tensor[last], a - last * row, b - last * row)
+        return
+    if a < first * row:
+        yield from _gather(tensor[first - 1], a - (first - 1) * row, row)
+    if first < last:
+        yield tensor[first:last].reshape(-1)
+    if last * row < b:
+        yield from _gather(tensor[last], 0, b - last * row)
 
 
 def _at(path: Sequence[str]) -> str:
@@ -309,58 +371,76 @@ def _at(path: Sequence[str]) -> str:
 
 
 class Inflow:
-    """A tree being received: bytes in order in, tensors filled in place.
+    """A tree being received: bytes in, tensors filled in place.
 
     forms: tensor name -> "torch" | "numpy", where this process wants another form than the sender's.
-    `write` may be called with pieces of any size; `position` is the resume point; `tree()` once `complete`.
+    Pieces may have any size. Up to the end of the header they come in order; the data may come in any order, each byte once.
     """
 
     def __init__(self, forms: Mapping[str, str] | None = None) -> None:
-        self.position = 0
+        self.position = 0  # bytes taken
         self.layout: Layout | None = None
         self._forms = forms or {}
         self._head = bytearray()
         self._tensors: dict[str, Any] = {}
         self._targets: list[tuple[int, int, memoryview]] = []
-        self._next = 0
+        self._starts: list[int] = []
 
     @property
     def complete(self) -> bool:
-        """Whether the last byte has come."""
+        """Whether every byte has come."""
         return self.layout is not None and self.position == self.layout.size
 
     def write(self, data: Bytes) -> None:
-        """Take the next bytes of the file. Raises CodecError for a malformed header or bytes past the end."""
-        rest = memoryview(data)
-        self.position += len(rest)
+        """Take the next bytes, where everything comes in order. Raises as `write_at`."""
+        self.write_at(self.position, data)
+
+    def write_at(self, offset: int, data: Bytes) -> None:
+        """Take the bytes that lie at `offset` of the file.
+
+        Raises CodecError for a malformed header, for bytes past the end, and for data before the header.
+        """
         if self.layout is None:
-            self._head += rest
-            if len(self._head) < 8 or len(self._head) < header_length(self._head):
-                return
-            cut = header_length(self._head)
-            rest = memoryview(bytes(self._head[cut:]))
-            self._begin(parse(memoryview(self._head)[:cut]))
-            self._head = bytearray()
+            if offset != len(self._head):
+                raise CodecError(f"bytes at {offset} before the header, of which {len(self._head)} bytes are here")
+            self._head += data
+            if len(self._head) >= 8 and len(self._head) >= header_length(self._head):
+                cut = header_length(self._head)
+                head, self._head = self._head, bytearray()
+                self._begin(parse(memoryview(head)[:cut]))
+                self._fill(cut, memoryview(head)[cut:])
+        else:
+            self._fill(offset, memoryview(data))
+        self.position += len(data)
+
+    def _fill(self, offset: int, rest: memoryview) -> None:
         assert self.layout is not None
-        if self.position > self.layout.size:
-            raise CodecError(f"{self.position - self.layout.size} bytes past the end of a file of {self.layout.size}")
-        at = self.position - len(rest) - self.layout.data_start
+        if offset + len(rest) > self.layout.size:
+            over = offset + len(rest) - self.layout.size
+            raise CodecError(f"{over} bytes past the end of a file of {self.layout.size}")
+        at = offset - self.layout.data_start
+        i = bisect.bisect_right(self._starts, at) - 1
         while rest:
-            start, stop, target = self._targets[self._next]
+            start, stop, target = self._targets[i]
             n = min(len(rest), stop - at)
             target[at - start : at - start + n] = rest[:n]
-            rest, at = rest[n:], at + n
-            if at == stop:
-                self._next += 1
+            rest, at, i = rest[n:], at + n, i + 1
 
     def _begin(self, layout: Layout) -> None:
         self.layout = layout
-        forms = dict(_forms_of(json.loads(layout.skeleton))) if layout.skeleton else {}
+        skeleton = json.loads(layout.skeleton) if layout.skeleton else {"v": None}
+        forms, shared = dict(_forms_of(skeleton)), dict(_shared_in(skeleton))
+        memory: dict[str, memoryview] = {}
         for spec in layout.data_order:
-            tensor, target = _allocate(spec, self._forms.get(spec.name) or forms.get(spec.name) or _native_form())
-            self._tensors[spec.name] = tensor
+            form = self._forms.get(spec.name) or forms.get(spec.name) or _native_form()
+            first = layout.by_name.get(shared.get(spec.name, ""))
+            if first and first.name in memory and (first.dtype, first.shape, form) == (spec.dtype, spec.shape, "torch"):
+                self._tensors[spec.name], memory[spec.name] = self._tensors[first.name], memory[first.name]
+            else:
+                self._tensors[spec.name], memory[spec.name] = _allocate(spec, form)
             if spec.stop > spec.start:
-                self._targets.append((spec.start, spec.stop, target))
+                self._targets.append((spec.start, spec.stop, memory[spec.name]))
+                self._starts.append(spec.start)
 
     def tree(self) -> Any:
         """The tree as it was sent. Raises CodecError before the last byte has come."""
@@ -378,7 +458,7 @@ def forms(layout: Layout) -> dict[str, str]:
 
 def _forms_of(node: Any) -> Iterator[tuple[str, str]]:
     """Name and form of each tensor in a skeleton. Raises ValueError, TypeError or KeyError if it is not one."""
-    ((kind, value),) = ((k, v) for k, v in node.items() if k != "f")
+    ((kind, value),) = ((k, v) for k, v in node.items() if k not in ("f", "s"))
     if kind == "x":
         yield value, node["f"]
     elif kind in ("l", "t"):
@@ -390,6 +470,14 @@ def _forms_of(node: Any) -> Iterator[tuple[str, str]]:
             yield from _forms_of(child)
     elif kind != "v":
         raise ValueError(f"unknown kind of node {kind!r}")
+
+
+def _shared_in(node: Any) -> Iterator[tuple[str, str]]:
+    """Name of each tensor in a skeleton that shares its memory with another one, and that one's name."""
+    if "x" in node and isinstance(node.get("s"), str):
+        yield node["x"], node["s"]
+    for child in (*node.get("l", ()), *node.get("t", ()), *(c for _, c in node.get("d", ()))):
+        yield from _shared_in(child)
 
 
 def _check_skeleton(layout: Layout) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from . import wire_pb2 as wire
 from .acceptance import Header
-from .codec import FLOATS, ITEM_BYTES, Bytes, Outflow, flatten, forms, header_length, numpy_dtype, parse
+from .codec import FLOATS, ITEM_BYTES, Bytes, Inflow, Outflow, flatten, forms, header_length, numpy_dtype, parse
 from .config import SiteConfig
 from .errors import LocalProtocolError
 from .model import FLModel, ParamsType
@@ -30,15 +31,23 @@ def download(uplink: Uplink, task: wire.Task, known: Forms, config: SiteConfig) 
     trees = {}
     try:
         for part in task.parts:
+            inflow = Inflow(known.get(part.name, {}))
             if part.name == "params" and config.params_type == ParamsType.DIFF and task.key.kind == "Train":
                 with _base_path(config).open("wb") as base:
-                    trees[part.name] = uplink.fetch(part, known.get(part.name, {}), base.write).tree()
+                    uplink.fetch(part, partial(_take_both, inflow, base))
             else:
-                trees[part.name] = uplink.fetch(part, known.get(part.name, {})).tree()
+                uplink.fetch(part, inflow.write_at)
+            trees[part.name] = inflow.tree()
     except (Gone, JobOver):
         uplink.done(task.key)
         return None
     return trees
+
+
+def _take_both(inflow: Inflow, base: BinaryIO, offset: int, data: Bytes) -> None:
+    inflow.write_at(offset, data)
+    base.seek(offset)
+    base.write(data)
 
 
 def offer(task: wire.Task, model: Any, known: Forms) -> tuple[wire.Announce, list[Outflow]]:

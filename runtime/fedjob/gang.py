@@ -83,7 +83,7 @@ class Gang:
                 self._broadcast(str(outflow.layout.size).encode())
                 for at in range(0, outflow.layout.size, _CHUNK_BYTES):
                     chunk = outflow.read(at, min(at + _CHUNK_BYTES, outflow.layout.size))
-                    self._bytes(chunk, len(chunk))
+                    self._bytes(bytes(chunk), len(chunk))
             else:
                 size, inflow = int(self._broadcast(b"")), Inflow()
                 while inflow.position < size:

@@ -1,4 +1,7 @@
-"""The journal of one round: what was asked, answered, refused and closed, each on disk before its effect.
+"""The journal of one round: what was asked, answered, refused and closed, each in its file before its effect.
+
+A process may be killed at any moment. A machine that loses its power may lose lines, or answers that they name: those are
+asked again.
 
 A round is replayed, not restored: after a kill the workflow runs again from its last state, asks the same questions, and
 finds here the answers that had come. Nobody trains twice. Running time is journalled too, so a deadline survives a restart
@@ -51,7 +54,7 @@ class Journal:
         return self._before + time.monotonic() - self._since
 
     def append(self, event: str, **facts: Any) -> None:
-        """Write one record, and return when it is on disk. Raises OSError when the disk refuses."""
+        """Write one record: whatever becomes of this process, it stays. Raises OSError when the disk refuses."""
         record = {"event": event, "at": round(self.elapsed_seconds(), 3), **facts}
         text = json.dumps(record, separators=(",", ":"))
         start = os.lseek(self._fd, 0, os.SEEK_CUR)
@@ -60,7 +63,6 @@ class Journal:
             written = os.write(self._fd, line)
             while written < len(line):
                 written += os.write(self._fd, line[written:])
-            os.fdatasync(self._fd)
         except OSError:  # a full disk may take half a line; a later record behind it would make it damage
             os.ftruncate(self._fd, start)
             os.lseek(self._fd, start, os.SEEK_SET)

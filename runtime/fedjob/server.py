@@ -103,7 +103,8 @@ def _recall(story: Story, config: ServerConfig, rounds: int) -> None:
     """
     history = [r for r in read_history(config.run / HISTORY_FILE) if r.round < rounds]
     for folder in config.state.glob("round-*"):
-        if int(folder.name.partition("-")[2]) < rounds:  # its answers are in the checkpoint
+        # Of an earlier round: its answers are in the checkpoint. Of a later one: a power cut took the state it began from.
+        if int(folder.name.partition("-")[2]) != rounds:
             shutil.rmtree(folder)
     story.round_seconds = [r.seconds for r in history if r.kind == "Train"]
     story.round_metrics = [r.metrics for r in history if r.kind == "Train"]
@@ -158,43 +159,53 @@ def _drive(config: ServerConfig, story: Story, session: Session) -> str:
     spec, folder = config.job.spec, config.state / _CHECKPOINT
     workflow = spec.workflow.model_copy(update={"quorum": spec.effective_quorum})
     module = WORKFLOWS[workflow.type]
+    checkpoint.tidy(folder)
     saved = checkpoint.load(folder, module.State)
+    keeper = checkpoint.Keeper(folder, also=[config.run / HISTORY_FILE])
     if saved is None:
         session.await_sites(spec.effective_quorum)
         state = module.start(_initial_model(config, session))
         checkpoint.save(folder, state, session.running_seconds())
+        keeper.saved()
     else:
         state, before = saved
         _recall(story, config, state.round)
         session.add_running_seconds(before)
         session.await_sites(1 if state.round < workflow.rounds else 0)
     story.state, story.completed_rounds = "Running", min(state.round, workflow.rounds)
-    state, reason = _play(config, story, session, workflow, state)
+    state, reason = _play(config, story, session, keeper, workflow, state)
     if reason and state.round < workflow.rounds:  # what the workflow does after its last round, after this one
         shortened = workflow.model_copy(update={"rounds": state.round, "stop_when": None})
-        state, _ = _play(config, story, session, shortened, state)
+        state, _ = _play(config, story, session, keeper, shortened, state)
+    keeper.close(max(spec.active_deadline_seconds - session.running_seconds(), 1.0))
+    session.end_rounds()
     _publish(state.model, config.run / MODEL_FILE)
     return reason or "RoundsCompleted"
 
 
-def _play(config: ServerConfig, story: Story, session: Session, workflow: Any, state: Any) -> tuple[Any, str]:
+def _play(
+    config: ServerConfig, story: Story, session: Session, keeper: checkpoint.Keeper, workflow: Any, state: Any
+) -> tuple[Any, str]:
     """Rounds until the workflow's last one, or until its stop condition holds: the state then, and why ("": the last)."""
     reason = reached(workflow.stop_when, story.scores(workflow.stop_when))
     if reason and state.round < workflow.rounds:
         return state, reason
-    for after in _rounds(config, story, session, WORKFLOWS[workflow.type].server(session, state, workflow)):
+    for after in _rounds(config, story, session, keeper, WORKFLOWS[workflow.type].server(session, state, workflow)):
         state, reason = after, reached(workflow.stop_when, story.scores(workflow.stop_when))
         if reason and state.round < workflow.rounds:
             break
     return state, reason
 
 
-def _rounds(config: ServerConfig, story: Story, session: Session, states: Iterator[Any]) -> Iterator[Any]:
+def _rounds(
+    config: ServerConfig, story: Story, session: Session, keeper: checkpoint.Keeper, states: Iterator[Any]
+) -> Iterator[Any]:
     """Each state of the workflow once it is told and safe on disk, in this order: a kill between leaves nothing untold."""
     began, traffic = time.monotonic(), (session.bytes_in, session.bytes_out)
     for state in states:
         tell = partial(_tell, config, story, session, state, (began, time.monotonic()), traffic)
         checkpoint.save(config.state / _CHECKPOINT, state, session.running_seconds(), first=tell)
+        keeper.saved()
         session.finish_round()
         yield state
         began, traffic = time.monotonic(), (session.bytes_in, session.bytes_out)
@@ -214,7 +225,7 @@ def _tell(
     phases = {"train": asked - began, "aggregate": time.monotonic() - asked}
     kind = session.last_kind()
     record = round_record(session, kind, session.round, phases, moved, _file(state.model).digest)
-    append(config.run / HISTORY_FILE, record, durable=True)
+    append(config.run / HISTORY_FILE, record)
     story.metrics = dict(record.metrics) or story.metrics
     if kind == "Train":
         story.round_seconds.append(record.seconds)

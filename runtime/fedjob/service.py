@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
-from . import chunks
 from . import wire_pb2 as wire
 from .asks import Upload
+from .chunks import ACK_EVERY, CHUNK_BYTES
 from .errors import IdentityError, TransportError
+from .frames import Piece
 from .identity import admit
 from .records import LoggedValue, append
 from .roster import Push
 from .session import Session
 from .stored import Stored
-from .transport import CHUNK_BYTES, NotThere, Refused
+from .transport import NotThere, Refused
 from .version import __version__
 
 log = logging.getLogger(__name__)
+_READ_AHEAD = 4  # chunks that a worker reads at once
 
 
 class JobService:
@@ -68,47 +71,76 @@ class JobService:
                 f = event.farewell
                 self._session.farewell(site, push, f.reason, f.message, f.final)
 
-    async def fetch(self, peer: str | None, wanted: wire.Wanted) -> AsyncIterator[wire.Chunk]:
+    async def fetch(self, peer: str | None, wanted: wire.Wanted) -> AsyncIterator[Piece]:
         """See wire.proto."""
         site = self._admit(peer)
         stored = self._session.object(site, wanted.digest)
         if stored is None:
             raise NotThere(f"no open task of {site} has an object {wanted.digest[:12]}")
-        async for chunk in self._pieces(site, stored, wanted.offset):
-            yield chunk
+        if wanted.start % CHUNK_BYTES or wanted.start > wanted.stop or wanted.stop > stored.size:
+            raise Refused(f"bytes {wanted.start} to {wanted.stop} of an object of {stored.size}")
+        for at in range(wanted.start, wanted.stop, _READ_AHEAD * CHUNK_BYTES):
+            # On a worker: a disk that is slow, or whose pages must be found first, holds up this site alone.
+            for piece in await asyncio.to_thread(_read, stored, at, min(at + _READ_AHEAD * CHUNK_BYTES, wanted.stop)):
+                yield piece
+                self._session.sent(site, piece.offset + len(piece.data), stored.size, len(piece.data))
 
-    async def _pieces(self, site: str, stored: Stored, offset: int) -> AsyncIterator[wire.Chunk]:
-        for at in range(offset, stored.size, CHUNK_BYTES):
-            data = stored.bytes_at(at, CHUNK_BYTES)
-            yield wire.Chunk(offset=at, digest=chunks.digest(data), data=data)
-            self._session.sent(site, at + len(data), stored.size, len(data))
-
-    async def submit(self, peer: str | None, frames: AsyncIterator[wire.Frame]) -> AsyncIterator[wire.Reply]:
+    async def submit(self, peer: str | None, frames: AsyncIterator[wire.Frame | Piece]) -> AsyncIterator[wire.Reply]:
         """See wire.proto."""
         site = self._admit(peer)
         stream = aiter(frames)
         first = await anext(stream, None)
-        if first is None or not first.HasField("announce"):
+        if not isinstance(first, wire.Frame) or not first.HasField("announce"):
             raise Refused("the first frame of an answer is its announcement")
         begun = await asyncio.to_thread(self._session.begin, site, first.announce)
         if isinstance(begun, wire.Verdict):
             yield wire.Reply(verdict=begun)
             return
-        position = begun.spool.position
-        yield wire.Reply(resume=wire.Resume(part=position.part, offset=position.offset))
-        digests = await self._receive(begun, stream)
-        yield wire.Reply(verdict=await asyncio.to_thread(self._session.accept, begun, digests))
+        await asyncio.to_thread(begun.spool.open)
+        self._session.received(begun, 0)
+        yield _want(begun)
+        async with aclosing(self._receive(begun, stream)) as received:
+            async for seen in received:
+                if isinstance(seen, int):
+                    yield wire.Reply(ack=wire.Ack(chunks=seen))
+                elif begun.spool.lacks():
+                    yield _want(begun)
+                else:
+                    yield wire.Reply(verdict=await asyncio.to_thread(self._session.accept, begun, seen))
+                    return
 
-    async def _receive(self, upload: Upload, stream: AsyncIterator[wire.Frame]) -> list[str]:
-        async for frame in stream:
-            if frame.HasField("seal"):
-                return list(frame.seal.digests)
-            if not frame.HasField("chunk"):
-                raise TransportError("an answer is chunks and then a seal")
-            c = frame.chunk
-            upload.spool.write(c.part, c.offset, c.data, c.digest)
-            self._session.received(upload, len(c.data))
-        raise TransportError("the answer ended without its seal")
+    async def _receive(
+        self, upload: Upload, stream: AsyncIterator[wire.Frame | Piece]
+    ) -> AsyncGenerator[int | list[str]]:
+        """Keep the chunks of an answer: yields how many are kept, now and then, and the digests of each seal.
+
+        A worker writes some chunks while the event loop takes the next ones from gRPC.
+        """
+        batch: list[Piece] = []
+        kept, writing = 0, asyncio.create_task(asyncio.sleep(0))
+        try:
+            async for frame in stream:
+                if isinstance(frame, Piece):
+                    batch.append(frame)
+                elif not frame.HasField("seal"):
+                    raise TransportError("an answer is chunks and then a seal")
+                if len(batch) == ACK_EVERY or not isinstance(frame, Piece):
+                    await writing
+                    if kept:
+                        yield kept
+                    writing = asyncio.create_task(asyncio.to_thread(self._keep, upload, batch))
+                    kept, batch = kept + len(batch), []
+                if not isinstance(frame, Piece):
+                    await writing
+                    yield list(frame.seal.digests)
+            raise TransportError("the answer ended without its seal")
+        finally:
+            await asyncio.gather(writing, return_exceptions=True)
+
+    def _keep(self, upload: Upload, pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            upload.spool.write(piece)
+        self._session.received(upload, sum(len(piece.data) for piece in pieces))
 
     def _admit(self, peer: str | None) -> str:
         try:
@@ -118,3 +150,16 @@ class JobService:
             raise Refused(str(e)) from None
         assert site is not None
         return site
+
+
+def _read(stored: Stored, start: int, stop: int) -> list[Piece]:
+    """The chunks in [start, stop) of an object, with the digests that they had when it was written."""
+    return [
+        Piece(0, at, stored.digest_at(at // CHUNK_BYTES), stored.bytes_at(at, min(CHUNK_BYTES, stop - at)))
+        for at in range(start, stop, CHUNK_BYTES)
+    ]
+
+
+def _want(upload: Upload) -> wire.Reply:
+    ranges = [wire.Range(part=r.part, start=r.start, stop=r.stop) for r in upload.spool.lacks()]
+    return wire.Reply(want=wire.Want(ranges=ranges))

@@ -13,6 +13,7 @@ restart the same question finds its old answers, and only the missing sites are 
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ from .peers import Answer, Close, Task
 from .quorum import Asked, Closed, NotMet, Rule, decide
 from .records import Condition, Missing, RoundKind, SiteRound
 from .roster import Push, Site
-from .spool import Spool, facts
+from .spool import Spool, facts, retire
 from .stored import Stored, stored_form, write
 from .trees import Tree
 
@@ -79,6 +80,7 @@ class Session:
         self._required = required
         self._limits = limits
         self._folder = folder
+        self._spares = folder / "spare"  # files of rounds that are over, to be written over by the next
         self._started = time.monotonic()
         self._before = 0.0
         self._changed = threading.Condition()
@@ -179,14 +181,16 @@ class Session:
         with self._changed:
             if self._journal:
                 self._journal.close()
-                for path in self._journal.folder.iterdir():
-                    path.unlink()
-                self._journal.folder.rmdir()
+                retire(self._journal.folder, self._spares)
             for spool in self._spools.values():
                 spool.close()
             self._spools = {}
             self._finished = self.round
             self._journal, self._asks, self._count = None, {}, Counter()
+
+    def end_rounds(self) -> None:
+        """There will be no further round: what they would have written over goes."""
+        shutil.rmtree(self._spares, ignore_errors=True)
 
     def _open(self, task: Task, sites: frozenset[str], rule: Rule) -> Open:
         with self._changed:
@@ -195,9 +199,11 @@ class Session:
                 self.round = task.round
             ask = (task.kind, self._count[task.kind])
             self._count[task.kind] += 1
-            parts = {name: self._stored(tree, f"{task.kind}.{ask[1]}.{name}") for name, tree in task.parts.items()}
-            opened = Open(ask, self.round, sites, rule, parts)
-            replay(opened, self._journal)
+        # Writing what is sent and reading back what had come may take long: sites come and go meanwhile.
+        parts = {name: self._stored(tree, f"{task.kind}.{ask[1]}.{name}") for name, tree in task.parts.items()}
+        opened = Open(ask, task.round, sites, rule, parts)
+        replay(opened, self._journal)
+        with self._changed:
             for name in opened.answers:
                 self._sites[name].settle("Answered")
             self._asks[ask] = opened
@@ -372,14 +378,9 @@ class Session:
             assert self._journal is not None
             if name in self._spools:
                 self._spools.pop(name).close()
-            spool = Spool(
-                self._journal.folder,
-                f"{ask[0]}.{ask[1]}.{name}",
-                announce.upload,
-                announced,
-            )
+            stem = f"{ask[0]}.{ask[1]}.{name}"
+            spool = Spool(self._journal.folder, stem, announce.upload, announced, self._spares)
             self._spools[name] = spool
-            self._sites[name].upload(time.monotonic(), spool.position.held, sum(spool.position.sizes))
             return Upload(name, opened, announce.upload, header, spool)
 
     def _verdict_before_bytes(self, name: str, announce: wire.Announce, ask: Ask) -> wire.Verdict | None:
@@ -408,14 +409,14 @@ class Session:
         return ask not in self._asks and self.round > self._finished and not (ask[0] == "Offer" and offers_are_over)
 
     def received(self, upload: Upload, size: int) -> None:
-        """`size` more bytes of an answer are here."""
+        """`size` more bytes of an answer have come; those that were damaged count as well."""
         with self._changed:
             if not self._awaits(upload.opened, upload.site):
                 raise TransportError("the round is over")  # the site asks again, and hears it before more bytes travel
             self.bytes_in += size
             site = self._sites[upload.site]
             site.bytes_up += size
-            site.upload(time.monotonic(), upload.spool.position.held, sum(upload.spool.position.sizes))
+            site.upload(time.monotonic(), upload.spool.held, sum(upload.spool.sizes))
 
     def accept(self, upload: Upload, digests: Sequence[str]) -> wire.Verdict:
         """Judge a complete answer. Reads all of it, so it is called off the event loop.
@@ -429,7 +430,7 @@ class Session:
         try:
             try:
                 parts = upload.spool.seal(digests)
-                problem = check_parts(opened.ask[0], opened.parts, parts)
+                problem = check_parts(opened.ask[0], opened.parts, parts, upload.spool.looked_at())
             except CodecError as e:
                 problem = Refusal("Malformed", str(e))
             with self._changed:

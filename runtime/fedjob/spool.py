@@ -1,4 +1,8 @@
-"""An answer on its way in: its parts as files that grow with each chunk. The files are also the resume point."""
+"""An object on its way in: a file that grows with each chunk, and beside it the table of the chunks that it holds.
+
+What is in the file survives this process; the table says what that is. Whoever takes over reads each chunk that the table
+names once more and keeps those that have their digest: a file that a power cut or a disk has damaged costs its bad chunks.
+"""
 
 from __future__ import annotations
 
@@ -8,64 +12,101 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
+import numpy as np
 
-from .chunks import Position
-from .codec import header_length, parse
+from . import chunks
+from .chunks import CHUNK_BYTES, DIGEST_BYTES, Range, Table
+from .codec import FLOATS, ITEM_BYTES, Layout, header_length, numpy_dtype, parse
 from .errors import CodecError, TransportError
+from .frames import Piece
 from .stored import Stored
+from .trees import finite
+
+_TABLE = ".table"
+_SPARE = "spare."
 
 
 class Spool:
     """Files `<stem>.<upload>.<part>` in a folder, picked up where an earlier process of this server left them.
 
     Files of the same stem with another upload's name are removed: a script that trains again sends other bytes.
+    parts: (name, bytes). spares: a folder of files that are no longer needed, to be written over (`retire`).
     """
 
-    def __init__(self, folder: Path, stem: str, upload: str, parts: Sequence[tuple[str, int]]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, folder: Path, stem: str, upload: str, parts: Sequence[tuple[str, int]], spares: Path | None = None
+    ) -> None:
+        self.sizes = [size for _, size in parts]
+        self.tables = [Table(size) for size in self.sizes]
+        self.damaged = 0  # chunks that came with other bytes than their digest
+        self._folder, self._stem, self._spares = folder, stem, spares
         self._names = [name for name, _ in parts]
         self._paths = [folder / f"{stem}.{upload}.{name}" for name, _ in parts]
-        for path in folder.glob(f"{stem}.*"):
-            if path not in self._paths:
-                path.unlink()
-        # Written by the event loop, sealed by a worker, closed by whoever takes over: a number must not be reused between.
+        self._checks = [_Check(name) for name, _ in parts]
+        # Written by workers, sealed by another, closed by whoever takes over: a number must not be reused between.
         self._lock = threading.RLock()
         self._fds: list[int] = []
-        self._hashers = [blake3() for _ in parts]
-        try:
-            for path in self._paths:
-                self._fds.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self.position = self._held([size for _, size in parts])
-        except BaseException:
-            self.close()
-            raise
+        self._table_fds: list[int] = []
 
-    def _held(self, sizes: list[int]) -> Position:
-        """Read back what the files hold, up to the first part that is not full."""
-        for i, size in enumerate(sizes):
-            held = min(os.fstat(self._fds[i]).st_size, size)
-            os.ftruncate(self._fds[i], held)
-            at = 0
-            while at < held:
-                data = os.pread(self._fds[i], min(8 << 20, held - at), at)
-                self._hashers[i].update(data)
-                at += len(data)
-            if held < size:
-                for fd in self._fds[i + 1 :]:
-                    os.ftruncate(fd, 0)  # what lies behind a gap is sent again
-                return Position(sizes, i, held)
-        return Position(sizes, len(sizes), 0)
+    @property
+    def held(self) -> int:
+        """Bytes held, over all parts."""
+        return sum(t.held for t in self.tables)
 
-    def write(self, part: int, offset: int, data: bytes, expected: int) -> None:
-        """Keep one chunk. Raises TransportError if it is not the next or is damaged; OSError when the disk refuses."""
+    def lacks(self) -> list[Range]:
+        """What is still to come."""
+        return chunks.lacking(self.tables)
+
+    def open(self) -> None:
+        """Take the files, and read back what they hold. Raises OSError when the disk refuses."""
+        with self._lock:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            ours = {p.name for p in self._paths} | {p.name + _TABLE for p in self._paths}
+            for path in self._folder.glob(f"{self._stem}.*"):
+                if path.name not in ours:
+                    path.unlink()
+            try:
+                for i, path in enumerate(self._paths):
+                    if not path.exists() and self._spares is not None:
+                        _take_spare(self._spares, path)
+                    self._fds.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                    self._table_fds.append(os.open(f"{path}{_TABLE}", os.O_RDWR | os.O_CREAT, 0o600))
+                    self._read_back(i)
+            except BaseException:
+                self.close()
+                raise
+
+    def _read_back(self, part: int) -> None:
+        table, size = self.tables[part], self.sizes[part]
+        os.ftruncate(self._fds[part], size)  # shorter than an old file, or as long as it will be: holes cost nothing
+        claimed = Table(size, os.pread(self._table_fds[part], table.count * DIGEST_BYTES, 0))
+        for i in range(claimed.count):
+            if known := claimed.at(i):
+                data = os.pread(self._fds[part], CHUNK_BYTES, i * CHUNK_BYTES)
+                if chunks.digest(data) == known:
+                    table.put(i, known)
+                    self._checks[part].take(i * CHUNK_BYTES, data)
+
+    def write(self, piece: Piece) -> None:
+        """Keep a chunk; one that is held already or came damaged changes nothing.
+
+        Raises TransportError if it is none of this upload's, OSError when the disk refuses.
+        """
         with self._lock:
             self._check_ours()
-            self.position.take(part, offset, data, expected)
-            written = os.pwrite(self._fds[part], data, offset)
-            while written < len(data):
-                written += os.pwrite(self._fds[part], data[written:], offset + written)
-            self._hashers[part].update(data)
+            if piece.part >= len(self.tables):
+                raise TransportError(f"chunk of part {piece.part}, of {len(self.tables)} parts")
+            table, fd = self.tables[piece.part], self._fds[piece.part]
+            index = chunks.accept(table, piece.offset, piece.data, piece.digest)
+            if index is None:
+                self.damaged += not table.at(table.place(piece.offset, len(piece.data)))
+                return
+            written = os.pwrite(fd, piece.data, piece.offset)
+            while written < len(piece.data):
+                written += os.pwrite(fd, piece.data[written:], piece.offset + written)
+            os.pwrite(self._table_fds[piece.part], piece.digest, index * DIGEST_BYTES)
+            table.put(index, piece.digest)
+            self._checks[piece.part].take(piece.offset, piece.data)
 
     def seal(self, digests: Sequence[str]) -> dict[str, Stored]:
         """The parts, complete and with the sender's digests.
@@ -75,22 +116,27 @@ class Spool:
         """
         with self._lock:
             self._check_ours()
-            if not self.position.complete:
-                raise TransportError(f"sealed after {self.position.held} of {sum(self.position.sizes)} bytes")
-            if [h.hexdigest() for h in self._hashers] != list(digests):
+            if self.held < sum(self.sizes):
+                raise TransportError(f"sealed after {self.held} of {sum(self.sizes)} bytes")
+            if [t.object_digest() for t in self.tables] != list(digests):
                 self.discard()
                 raise TransportError("the parts do not have the digests that their sender computed; send them again")
             return {name: self._stored(i) for i, name in enumerate(self._names)}
 
+    def looked_at(self) -> dict[str, str]:
+        """Part -> a tensor in it that holds NaN or infinity, or "": of the parts whose numbers could be looked at."""
+        checks = zip(self._names, self._checks, strict=True)
+        return {name: check.found for name, check in checks if check.found or check.whole}
+
     def _stored(self, i: int) -> Stored:
-        size = self.position.sizes[i]
+        size = self.sizes[i]
         prefix = os.pread(self._fds[i], 8, 0)
         if len(prefix) < 8 or header_length(prefix) > size:
             raise CodecError(f"part {self._names[i]!r} is not a tensor file: {size} bytes")
         layout = parse(os.pread(self._fds[i], header_length(prefix), 0))
         if layout.size != size:
             raise CodecError(f"part {self._names[i]!r}: {size} bytes, its header says {layout.size}")
-        return Stored(self._paths[i], layout, self._hashers[i].hexdigest())
+        return Stored(self._paths[i], layout, self.tables[i].object_digest(), self.tables[i].to_bytes())
 
     def _check_ours(self) -> None:
         if self._names and not self._fds:
@@ -99,7 +145,7 @@ class Spool:
     def close(self) -> None:
         """Let go of the files; they stay."""
         with self._lock:
-            fds, self._fds = self._fds, []
+            fds, self._fds, self._table_fds = [*self._fds, *self._table_fds], [], []
             for fd in fds:
                 os.close(fd)
 
@@ -108,6 +154,76 @@ class Spool:
         self.close()
         for path in self._paths:
             path.unlink(missing_ok=True)
+            Path(f"{path}{_TABLE}").unlink(missing_ok=True)
+
+
+class _Check:
+    """Looks for NaN and infinity in a part's chunks as they come, while they are in the processor's cache.
+
+    It needs the header first, and numbers that lie whole within their chunk, as ours do. `whole`: it has missed nothing.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.found = ""
+        self.whole = True
+        self._head = bytearray()
+        self._layout: Layout | None = None
+
+    def take(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        if self.found or not self.whole:
+            return
+        if self._layout is None:
+            if offset != len(self._head):
+                self.whole = False
+                return
+            self._head += data
+            try:
+                if len(self._head) < 8 or len(self._head) < header_length(self._head):
+                    return
+                self._layout = parse(memoryview(self._head)[: header_length(self._head)])
+            except CodecError:  # `Spool.seal` says so
+                self.whole = False
+                return
+            offset, data = 0, bytes(self._head)
+            self._head = bytearray()
+        self._look(self._layout, offset, memoryview(data))
+
+    def _look(self, layout: Layout, offset: int, data: memoryview) -> None:
+        for spec, first, last in layout.overlapping(offset, offset + len(data)):
+            if spec.dtype not in FLOATS:
+                continue
+            if first % ITEM_BYTES[spec.dtype] or last % ITEM_BYTES[spec.dtype]:
+                self.whole = False
+                return
+            at = layout.data_start + spec.start - offset
+            if not finite(_numbers(data[at + first : at + last], spec.dtype)):
+                self.found = spec.name
+                return
+
+
+def _numbers(data: memoryview, dtype: str) -> Any:
+    return np.frombuffer(data, numpy_dtype(dtype))
+
+
+def retire(folder: Path, spares: Path) -> None:
+    """Remove a round's folder; its large files are kept to be written over.
+
+    A new file costs a third more: its pages must be found and cleared first, and its blocks on the disk.
+    """
+    spares.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.suffix != _TABLE and path.stat().st_size >= CHUNK_BYTES:
+            path.rename(spares / f"{_SPARE}{path.stat().st_ino}")
+        else:
+            path.unlink()
+    folder.rmdir()
+
+
+def _take_spare(spares: Path, path: Path) -> None:
+    spare = next(iter(sorted(spares.glob(f"{_SPARE}*"))), None)
+    if spare is not None:
+        spare.rename(path)
 
 
 def facts(stored: Stored) -> dict[str, Any]:

@@ -5,31 +5,33 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from blake3 import blake3
 
+from .chunks import CHUNK_BYTES, DIGEST_BYTES, Table, digest
 from .codec import ITEM_BYTES, Layout, Spec, header_length, numpy_dtype, parse
 from .errors import CodecError, StateError
 from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, in_memory
 
-_BUFFER_BYTES = 1 << 20
+_WORKERS = min(4, os.cpu_count() or 1)  # each holds one chunk; more would meet the limits of memory and disk
 _LOW = np.uint64((1 << 29) - 1)  # the bits of a float64 that a float32 lacks
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tree in a file. digest: blake3 of the whole file, hex."""
+    """A tree in a file. digest: of the object (`chunks.object_digest`), hex; table: the digests of its chunks."""
 
     path: Path
     layout: Layout
     digest: str
+    table: bytes = field(repr=False)
 
     @property
     def size(self) -> int:
@@ -46,6 +48,10 @@ class Stored:
         """Up to `size` bytes of the file from `offset`."""
         return os.pread(self._fd, size, offset)
 
+    def digest_at(self, index: int) -> bytes:
+        """Digest of a chunk."""
+        return self.table[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+
     def read(self, spec: Spec, start: int, stop: int) -> Block:
         """See `Tree.read`. Raises StateError if the file has become shorter than its header says."""
         item = ITEM_BYTES[spec.dtype]
@@ -57,45 +63,82 @@ class Stored:
 
 
 def write(path: Path, tree: Tree) -> Stored:
-    """Write `tree` to `path`, whole or not at all (temporary file, fsync, rename).
+    """Write `tree` to `path`, whole or not at all for any reader on this machine.
 
-    Floating-point blocks that come as float64 are rounded once, to the nearest of the layout's dtype.
+    Not forced to the disk: see `checkpoint` for when that happens. Floating-point blocks that come as float64 are rounded
+    once, to the nearest of the layout's dtype. Chunks are computed side by side; memory: a few MiB for each worker.
     """
-    digest = blake3()
-    with replacing(path) as f:
-        f.write(tree.layout.header)
-        digest.update(tree.layout.header)
-        for spec in tree.layout.data_order:
-            for start in range(0, spec.count, BLOCK_ELEMENTS):
-                block = tree.read(spec, start, min(start + BLOCK_ELEMENTS, spec.count))
-                data = _round(block, spec.dtype).view(np.uint8).data
-                f.write(data)
-                digest.update(data)
-    stored = Stored(path, tree.layout, digest.hexdigest())
+    size = tree.layout.size
+    digests = [b""] * Table(size).count
+    with replacing(path, durable=False) as f:
+
+        def chunk(i: int) -> None:
+            start, stop = i * CHUNK_BYTES, min((i + 1) * CHUNK_BYTES, size)
+            data = _bytes_of(tree, start, stop)
+            written = os.pwrite(f.fileno(), data, start)
+            while written < len(data):
+                written += os.pwrite(f.fileno(), memoryview(data)[written:], start + written)
+            digests[i] = digest(data)
+
+        _side_by_side(chunk, len(digests))
+    table = Table(size, b"".join(digests))
+    stored = Stored(path, tree.layout, table.object_digest(), table.to_bytes())
     if isinstance(tree, Computed):
         tree.stored, tree.compute = stored, stored.read  # its sources, and their files, are let go
     return stored
 
 
+def _bytes_of(tree: Tree, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of the file that `tree` makes."""
+    pieces: list[Any] = [tree.layout.header[start:stop]] if start < tree.layout.data_start else []
+    for spec, a, b in tree.layout.overlapping(start, stop):
+        item = ITEM_BYTES[spec.dtype]
+        for first in range(a // item, -(-b // item), BLOCK_ELEMENTS):  # whole elements, also where one lies on a border
+            last = min(first + BLOCK_ELEMENTS, -(-b // item))
+            data = _round(tree.read(spec, first, last), spec.dtype).view(np.uint8)
+            pieces.append(data[max(a - first * item, 0) : min(b, last * item) - first * item].data)
+    return b"".join(pieces)
+
+
+def _side_by_side(work: Callable[[int], None], count: int) -> None:
+    """`work(0)` to `work(count - 1)` on a few threads, each going through a share of neighbours. Raises what one raises."""
+    if count < 2 * _WORKERS:
+        for i in range(count):
+            work(i)
+        return
+
+    def share(worker: int) -> None:
+        for i in range(worker, count, _WORKERS):
+            work(i)
+
+    with ThreadPoolExecutor(_WORKERS, "chunks") as pool:
+        list(pool.map(share, range(_WORKERS)))
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the name `path` when the block ends well, durably, and leaves no trace when it does not."""
+def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A file that takes the name `path` when the block ends well, and leaves no trace when it does not.
+
+    durable: it is on the disk then, also for a machine that loses its power.
+    """
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(fd, "wb", _BUFFER_BYTES) as f:
+        with os.fdopen(fd, "wb") as f:
             yield f
             f.flush()
-            os.fsync(f.fileno())
+            if durable:
+                os.fsync(f.fileno())
         Path(temporary).rename(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file whole or not at all."""
-    with replacing(path) as f:
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a small file whole or not at all. durable: as `replacing`."""
+    with replacing(path, durable=durable) as f:
         f.write(data)
 
 
@@ -114,9 +157,9 @@ def write_values(path: Path, values: Any) -> Stored:
 
 
 def open_stored(path: Path, digest: str | None = None) -> Stored:
-    """The tree in a file.
+    """The tree in a file, every chunk of which is read.
 
-    digest: what the file must hash to; None: it is computed.
+    digest: what the object must have; None: it is computed.
     Raises StateError if the file is missing, truncated, longer than its header says, or altered.
     """
     try:
@@ -128,23 +171,33 @@ def open_stored(path: Path, digest: str | None = None) -> Stored:
         layout = parse(header) if len(header) == header_length(prefix) else None
         if layout is None or path.stat().st_size != layout.size:
             raise StateError(f"{path}: {path.stat().st_size} bytes, its header says {layout and layout.size}")
-        found = file_digest(path)
+        table = file_table(path)
     except OSError as e:
         raise StateError(f"{path}: {e.strerror}") from e
     except CodecError as e:
         raise StateError(f"{path}: {e}") from e
+    found = table.object_digest()
     if digest is not None and found != digest:
         raise StateError(f"{path}: altered: digest {found[:16]}…, expected {digest[:16]}…")
-    return Stored(path, layout, found)
+    return Stored(path, layout, found, table.to_bytes())
+
+
+def file_table(path: Path) -> Table:
+    """The digests of a file's chunks. Raises OSError."""
+    with path.open("rb") as f:
+        size = os.fstat(f.fileno()).st_size
+        digests = [b""] * Table(size).count
+
+        def chunk(i: int) -> None:
+            digests[i] = digest(os.pread(f.fileno(), CHUNK_BYTES, i * CHUNK_BYTES))
+
+        _side_by_side(chunk, len(digests))
+    return Table(size, b"".join(digests))
 
 
 def file_digest(path: Path) -> str:
-    """blake3 of a file, hex."""
-    digest = blake3()
-    with path.open("rb") as f:
-        while data := f.read(8 << 20):
-            digest.update(data)
-    return str(digest.hexdigest())
+    """Digest of a file as an object, hex: what histories and reports name models by."""
+    return file_table(path).object_digest()
 
 
 def _round(block: Block, dtype: str) -> Block:

@@ -23,11 +23,13 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc  # noqa: E402
 import grpc.aio  # noqa: E402
 
+from . import frames  # noqa: E402
 from . import wire_pb2 as wire  # noqa: E402
+from .chunks import CHUNK_BYTES, Range  # noqa: E402
 from .errors import TransportError  # noqa: E402
+from .frames import Piece  # noqa: E402
 from .identity import Credentials  # noqa: E402
 
-CHUNK_BYTES = 1 << 20  # 1 to 2 MiB is fastest; less costs calls, more leaves the cache
 MAX_MESSAGE_BYTES = CHUNK_BYTES + (1 << 20)  # a chunk, or an announcement with its header
 _SERVICE = "fedjob.v1.Federation"
 _ALIVE = [
@@ -75,10 +77,10 @@ class Service(Protocol):
     def attend(self, peer: str | None, events: AsyncIterator[wire.Upward]) -> AsyncIterator[wire.Downward]:
         """A site's life line."""
 
-    def fetch(self, peer: str | None, wanted: wire.Wanted) -> AsyncIterator[wire.Chunk]:
-        """An object's bytes."""
+    def fetch(self, peer: str | None, wanted: wire.Wanted) -> AsyncIterator[Piece]:
+        """Chunks of an object."""
 
-    def submit(self, peer: str | None, frames: AsyncIterator[wire.Frame]) -> AsyncIterator[wire.Reply]:
+    def submit(self, peer: str | None, frames: AsyncIterator[wire.Frame | Piece]) -> AsyncIterator[wire.Reply]:
         """An answer."""
 
 
@@ -105,21 +107,19 @@ def _handlers(service: Service) -> dict[str, grpc.RpcMethodHandler]:
         async for event in _answered(service.attend(_peer(context), requests), context):
             yield event
 
-    async def fetch(request: wire.Wanted, context: Any) -> AsyncIterator[wire.Chunk]:
-        async for chunk in _answered(service.fetch(_peer(context), request), context):
-            yield chunk
+    async def fetch(request: wire.Wanted, context: Any) -> AsyncIterator[Piece]:
+        async for piece in _answered(service.fetch(_peer(context), request), context):
+            yield piece
 
-    async def submit(requests: AsyncIterator[wire.Frame], context: Any) -> AsyncIterator[wire.Reply]:
+    async def submit(requests: AsyncIterator[wire.Frame | Piece], context: Any) -> AsyncIterator[wire.Reply]:
         async for reply in _answered(service.submit(_peer(context), requests), context):
             yield reply
 
-    def streams(method: Any, request: Any, response: Any) -> Any:
-        return grpc.stream_stream_rpc_method_handler(method, request.FromString, response.SerializeToString)
-
+    streams = grpc.stream_stream_rpc_method_handler
     return {
-        "Attend": streams(attend, wire.Upward, wire.Downward),
-        "Fetch": grpc.unary_stream_rpc_method_handler(fetch, wire.Wanted.FromString, wire.Chunk.SerializeToString),
-        "Submit": streams(submit, wire.Frame, wire.Reply),
+        "Attend": streams(attend, wire.Upward.FromString, wire.Downward.SerializeToString),
+        "Fetch": grpc.unary_stream_rpc_method_handler(fetch, wire.Wanted.FromString, frames.chunk),
+        "Submit": streams(submit, frames.read_frame, wire.Reply.SerializeToString),
     }
 
 
@@ -132,7 +132,9 @@ async def _answered(replies: AsyncIterator[Any], context: Any) -> AsyncIterator[
     except NotThere as e:
         await context.abort(grpc.StatusCode.NOT_FOUND, str(e))
     except TransportError as e:
-        await context.abort(grpc.StatusCode.DATA_LOSS, str(e))
+        await context.abort(grpc.StatusCode.UNAVAILABLE, str(e))
+    except OSError as e:  # the disk: there may be room later
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server cannot write: {e.strerror}")
 
 
 def _peer(context: Any) -> str | None:
@@ -153,24 +155,20 @@ class Channel:
         self._attend = self._channel.stream_stream(
             f"/{_SERVICE}/Attend", wire.Upward.SerializeToString, wire.Downward.FromString
         )
-        self._fetch = self._channel.unary_stream(
-            f"/{_SERVICE}/Fetch", wire.Wanted.SerializeToString, wire.Chunk.FromString
-        )
-        self._submit = self._channel.stream_stream(
-            f"/{_SERVICE}/Submit", wire.Frame.SerializeToString, wire.Reply.FromString
-        )
+        self._fetch = self._channel.unary_stream(f"/{_SERVICE}/Fetch", wire.Wanted.SerializeToString, frames.read_chunk)
+        self._submit = self._channel.stream_stream(f"/{_SERVICE}/Submit", None, wire.Reply.FromString)
 
     def attend(self, events: Iterator[wire.Upward]) -> Iterator[wire.Downward]:
         """Open the life line: yields what the server says, as it says it."""
         return _mapped(self._attend(events))
 
-    def fetch(self, digest: str, offset: int) -> Iterator[wire.Chunk]:
-        """The bytes of an object, from `offset`."""
-        return _mapped(self._fetch(wire.Wanted(digest=digest, offset=offset)))
+    def fetch(self, digest: str, wanted: Range) -> Iterator[Piece]:
+        """The chunks of an object in a range."""
+        return _mapped(self._fetch(wire.Wanted(digest=digest, start=wanted.start, stop=wanted.stop)))
 
-    def submit(self, frames: Iterator[wire.Frame]) -> Iterator[wire.Reply]:
-        """Send an answer: yields a Resume, then a Verdict, or a Verdict alone."""
-        return _mapped(self._submit(frames))
+    def submit(self, messages: Iterator[bytes]) -> Iterator[wire.Reply]:
+        """Send an answer, Frames in bytes: yields Wants and Acks, then a Verdict, or a Verdict alone."""
+        return _mapped(self._submit(messages))
 
     def close(self) -> None:
         """End all calls."""

@@ -14,7 +14,9 @@ import numpy as np
 from .codec import FLOATS, ITEM_BYTES, Layout, Spec, flatten, numpy_dtype
 
 Block = np.ndarray[Any, np.dtype[Any]]
-BLOCK_ELEMENTS = 1 << 18  # float64 scratch of 2 MiB: stays in a core's cache; 3 GiB/s of input (measured)
+BLOCK_ELEMENTS = (
+    1 << 15
+)  # float64 scratch of 256 KiB: three of them stay in a core's own cache; at 2 MiB half the speed
 
 
 class Tree(Protocol):
@@ -66,13 +68,19 @@ def laid_out(tree: Tree, layout: Layout) -> Tree:
 def first_not_finite(tree: Tree) -> str | None:
     """Name of the first tensor, in the order of the data, that holds NaN or infinity; None if there is none."""
     for spec in tree.layout.data_order:
-        if spec.dtype not in FLOATS:
-            continue
-        for start in range(0, spec.count, BLOCK_ELEMENTS):
-            block = tree.read(spec, start, min(start + BLOCK_ELEMENTS, spec.count))
-            # A sum shows a NaN at once and needs no scratch; overflow also looks infinite, so ask exactly then.
-            with np.errstate(all="ignore"):
-                suspicious = not np.isfinite(block.sum(dtype=np.float64))
-            if suspicious and not np.isfinite(block.astype(np.float64)).all():
-                return spec.name
+        if spec.dtype in FLOATS:
+            for start in range(0, spec.count, BLOCK_ELEMENTS):
+                if not finite(tree.read(spec, start, min(start + BLOCK_ELEMENTS, spec.count))):
+                    return spec.name
     return None
+
+
+def finite(block: Block) -> bool:
+    """Whether a block of floating-point numbers holds neither NaN nor infinity."""
+    if block.dtype in (np.float32, np.float64):
+        # A sum shows a NaN at once and needs no scratch; overflow also looks infinite, so ask exactly then.
+        with np.errstate(all="ignore"):
+            return bool(np.isfinite(block.sum()) or np.isfinite(block).all())
+    if block.dtype == np.float16:
+        return bool(np.isfinite(block).all())
+    return bool(np.isfinite(block.astype(np.float32)).all())  # bfloat16, float8

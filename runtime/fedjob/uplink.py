@@ -15,21 +15,21 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from blake3 import blake3
-
-from . import chunks, tls
+from . import chunks, frames, tls
 from . import wire_pb2 as wire
-from .codec import Inflow, Outflow
+from .chunks import CHUNK_BYTES, Pause, Range, Table
+from .codec import Bytes, Outflow
 from .errors import CodecError, JobFailed, LocalProtocolError, ReceiveTimeout, ServerLost, TransportError
+from .frames import Piece
 from .identity import Credentials
-from .transport import CHUNK_BYTES, Channel, Gone, PermissionDenied
+from .transport import Channel, Gone, PermissionDenied
 from .version import __version__
 
 log = logging.getLogger("fedjob")
-Received = Callable[[bytes], object]  # what else is done with arriving bytes
+Take = Callable[[int, Bytes], object]  # what is done with the bytes at an offset
 
 
 class JobOver(Exception):  # noqa: N818
@@ -113,28 +113,31 @@ class Uplink:
             if self._task is not None and self._task.key == key:
                 self._task = None
 
-    def fetch(self, part: wire.Part, forms: Mapping[str, str], also: Received | None = None) -> Inflow:
-        """The tensors of a part, filled in place; after a cut it goes on where it stood.
+    def fetch(self, part: wire.Part, take: Take) -> Table:
+        """The chunks of a part, whole and undamaged, in any order, each once; after a cut those that are still lacking.
 
-        also: called with each chunk as it comes. Raises ServerLost, JobOver, CodecError, or Gone if the round has closed.
+        take: called with the offset and the bytes of each. Raises ServerLost, JobOver, CodecError, or Gone if the round has
+        closed; what `take` raises.
         """
-        inflow, digest, outage = Inflow(forms), blake3(), Outage()
-        while not inflow.complete:
+        table, outage = Table(part.size), Outage()
+        while not table.complete:
             try:
-                for chunk in self._channel.fetch(part.digest, inflow.position):
-                    if chunk.offset != inflow.position or chunks.digest(chunk.data) != chunk.digest:
-                        raise TransportError(f"chunk at {chunk.offset} is damaged or not the one at {inflow.position}")
-                    digest.update(chunk.data)
-                    if also is not None:
-                        also(chunk.data)
-                    inflow.write(chunk.data)
-                if not inflow.complete:
-                    raise TransportError(f"the server ended {part.name} at byte {inflow.position} of {part.size}")
+                for wanted in chunks.lacking([table]):
+                    for piece in self._channel.fetch(part.digest, wanted):
+                        index = chunks.accept(table, piece.offset, piece.data, piece.digest)
+                        if index is None:
+                            raise TransportError(f"chunk at {piece.offset} came damaged")
+                        take(piece.offset, piece.data)
+                        table.put(index, piece.digest)
+                        outage = Outage()
+                if not table.complete:
+                    raise TransportError(f"the server ended {part.name} after {table.held} of {part.size} bytes")
             except TransportError as e:
                 self._sit_out(outage, e)
-        if digest.hexdigest() != part.digest:
-            raise CodecError(f"{part.name} arrived with digest {digest.hexdigest()[:12]}, expected {part.digest[:12]}")
-        return inflow
+        if table.object_digest() != part.digest:
+            found = table.object_digest()
+            raise CodecError(f"{part.name} arrived with digest {found[:12]}, expected {part.digest[:12]}")
+        return table
 
     def submit(self, announce: wire.Announce, parts: Sequence[Outflow]) -> wire.Verdict:
         """Send an answer, however often the connection is cut; each time only what the server lacks.
@@ -143,17 +146,21 @@ class Uplink:
         """
         self._check_process()
         announce.attempt, announce.upload, outage = self._attempt, uuid.uuid4().hex, Outage()
+        tables = [Table(part.layout.size) for part in parts]
         while True:
-            resume: queue.SimpleQueue[wire.Resume | None] = queue.SimpleQueue()
+            turn = _Turn([t.size for t in tables])
             try:
-                for reply in self._channel.submit(_frames(announce, parts, resume)):
+                for reply in self._channel.submit(_frames(announce, parts, tables, turn)):
                     if reply.HasField("verdict"):
                         with self._changed:
                             self._answered[_name(announce.key)] = self._lines
                         return reply.verdict
-                    resume.put(reply.resume)
+                    if turn.take(reply):
+                        outage = Outage()
                 raise TransportError("the server ended the answer without a verdict")
             except TransportError as e:
+                if turn.failure is not None:
+                    raise turn.failure from None
                 if self.is_over(announce.key):
                     return wire.Verdict(reason="PastRound", message=f"round {announce.key.round} closed meanwhile")
                 try:
@@ -161,7 +168,7 @@ class Uplink:
                 except JobOver:
                     return wire.Verdict(reason="JobEnded", message="the job ended while the answer travelled")
             finally:
-                resume.put(None)
+                turn.end()
 
     # -------------------------------------------------------------------------------------- life line
 
@@ -290,24 +297,54 @@ def _upward(attempt: int, line: queue.SimpleQueue[wire.Upward | None]) -> Iterat
         yield event
 
 
-def _frames(
-    announce: wire.Announce, parts: Sequence[Outflow], resume: queue.SimpleQueue[wire.Resume | None]
-) -> Iterator[wire.Frame]:
-    """The announcement; then, from where the server stands, every chunk; then the seal."""
-    yield wire.Frame(announce=announce)
-    start = resume.get()
-    if start is None:
-        return
-    digests = []
-    for i, part in enumerate(parts):
-        hasher = blake3()
-        for offset in range(0, part.layout.size, CHUNK_BYTES):
-            data = part.read(offset, min(offset + CHUNK_BYTES, part.layout.size))
-            hasher.update(data)
-            if (i, offset + len(data)) > (start.part, start.offset) and i >= start.part:
-                skip = max(start.offset - offset, 0) if i == start.part else 0
-                piece = data[skip:] if skip else data
-                chunk = wire.Chunk(part=i, offset=offset + skip, digest=chunks.digest(piece), data=piece)
-                yield wire.Frame(chunk=chunk)
-        digests.append(hasher.hexdigest())
-    yield wire.Frame(seal=wire.Seal(digests=digests))
+class _Turn:
+    """What the server has said on one stream, for the thread that sends on it."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._sending = chunks.Sending(sizes)
+        self._changed = threading.Condition()
+        self._over = False
+        self.failure: Exception | None = None  # of reading what is to be sent
+
+    def take(self, reply: wire.Reply) -> bool:
+        """A Want or an Ack; whether the answer has come further."""
+        with self._changed:
+            if reply.HasField("want"):
+                self._sending.want(Range(r.part, r.start, r.stop) for r in reply.want.ranges)
+            else:
+                self._sending.acknowledge(reply.ack.chunks)
+            self._changed.notify()
+            return reply.HasField("ack")
+
+    def next(self) -> Range | Pause | None:
+        """The chunk to send or SEAL, as soon as there is one; None when the stream is over."""
+        with self._changed:
+            while not self._over:
+                step = self._sending.next()
+                if step is not Pause.WAIT:
+                    return step
+                self._changed.wait()  # until a reply comes or the stream breaks: keepalive sees to that within seconds
+            return None
+
+    def end(self) -> None:
+        """The stream is over."""
+        with self._changed:
+            self._over = True
+            self._changed.notify()
+
+
+def _frames(announce: wire.Announce, parts: Sequence[Outflow], tables: Sequence[Table], turn: _Turn) -> Iterator[bytes]:
+    """The announcement; then what the server wants, chunk by chunk from the tensors' own memory; then the seal."""
+    yield wire.Frame(announce=announce).SerializeToString()
+    while (step := turn.next()) is not None:
+        if isinstance(step, Range):
+            try:
+                data = parts[step.part].read(step.start, step.stop)
+            except Exception as e:  # noqa: BLE001 - any tensor's own error; this is gRPC's thread, `submit` raises it
+                turn.failure = e
+                return
+            digest = chunks.digest(data)
+            tables[step.part].put(step.start // CHUNK_BYTES, digest)
+            yield frames.chunk_frame(Piece(step.part, step.start, digest, data))
+        else:
+            yield wire.Frame(seal=wire.Seal(digests=[t.object_digest() for t in tables])).SerializeToString()

@@ -115,12 +115,14 @@ class End(_message.Message):
     def __init__(self, state: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Wanted(_message.Message):
-    __slots__ = ("digest", "offset")
+    __slots__ = ("digest", "start", "stop")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
     digest: str
-    offset: int
-    def __init__(self, digest: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+    start: int
+    stop: int
+    def __init__(self, digest: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("part", "offset", "digest", "data")
@@ -130,9 +132,9 @@ class Chunk(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     part: int
     offset: int
-    digest: int
+    digest: bytes
     data: bytes
-    def __init__(self, part: _Optional[int] = ..., offset: _Optional[int] = ..., digest: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, part: _Optional[int] = ..., offset: _Optional[int] = ..., digest: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("announce", "chunk", "seal")
@@ -167,20 +169,36 @@ class Seal(_message.Message):
     def __init__(self, digests: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("resume", "verdict")
-    RESUME_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("want", "verdict", "ack")
+    WANT_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
-    resume: Resume
+    ACK_FIELD_NUMBER: _ClassVar[int]
+    want: Want
     verdict: Verdict
-    def __init__(self, resume: _Optional[_Union[Resume, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ...) -> None: ...
+    ack: Ack
+    def __init__(self, want: _Optional[_Union[Want, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ...) -> None: ...
 
-class Resume(_message.Message):
-    __slots__ = ("part", "offset")
+class Want(_message.Message):
+    __slots__ = ("ranges",)
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    ranges: _containers.RepeatedCompositeFieldContainer[Range]
+    def __init__(self, ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ...) -> None: ...
+
+class Range(_message.Message):
+    __slots__ = ("part", "start", "stop")
     PART_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
     part: int
-    offset: int
-    def __init__(self, part: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+    start: int
+    stop: int
+    def __init__(self, part: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
+
+class Ack(_message.Message):
+    __slots__ = ("chunks",)
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunks: int
+    def __init__(self, chunks: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("accepted", "reason", "message")

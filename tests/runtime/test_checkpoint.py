@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjob.checkpoint import load, save
+from fedjob.checkpoint import Keeper, load, make_durable, save, tidy
 from fedjob.codec import Spec
 from fedjob.errors import StateError
 from fedjob.stored import write_values
@@ -78,8 +78,12 @@ def test_there_is_no_state_before_the_first_save(tmp_path: Path) -> None:
 def test_old_files_and_what_a_killed_process_left_are_removed(tmp_path: Path) -> None:
     save(tmp_path, State(0, model(0.0), model(0.0)), 0.0)
     (tmp_path / ".model-000001.safetensors.x7f3").write_bytes(b"half a model")
+    tidy(tmp_path)
     save(tmp_path, State(1, model(1.0), model(1.0)), 0.0)
-    assert names(tmp_path) == ["checkpoint.json", "model-000001.safetensors", "momentum-000001.safetensors"]
+    make_durable(tmp_path)
+    assert names(tmp_path) == [
+        "checkpoint.json", "durable.json", "model-000001.safetensors", "momentum-000001.safetensors",
+    ]  # fmt: skip
 
 
 def test_a_state_that_only_moved_on_writes_no_model_again(tmp_path: Path) -> None:
@@ -110,7 +114,6 @@ def test_an_error_while_a_tree_is_written_leaves_the_earlier_state(tmp_path: Pat
     assert (state.round, first(state.model), first(state.momentum or model(0))) == (1, 1.0, 10.0)
     save(tmp_path, State(2, model(2.0), model(20.0)), 9.0)
     assert loaded(tmp_path).round == 2
-    assert len(names(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("count", range(4))
@@ -126,6 +129,42 @@ def test_a_kill_after_any_file_leaves_one_valid_state(tmp_path: Path, count: int
         (old / f".{written[count]}.k1l1").write_bytes((new / written[count]).read_bytes()[:50])
     state = loaded(old)
     assert (state.round, first(state.model)) == ((2, 2.0) if count == 3 else (1, 1.0))
+
+
+# ------------------------------------------------------------------------------------------------------- power cut
+
+
+def test_a_damaged_state_gives_way_to_the_last_that_was_forced_to_the_disk(tmp_path: Path) -> None:
+    save(tmp_path, State(1, model(1.0)), 3.0)
+    make_durable(tmp_path)
+    save(tmp_path, State(2, model(2.0)), 5.0)
+    save(tmp_path, State(3, model(3.0)), 7.0)
+    assert loaded(tmp_path).round == 3
+    (tmp_path / "model-000003.safetensors").write_bytes(b"")
+    found = load(tmp_path, State)
+    assert found is not None
+    assert (found[0].round, first(found[0].model), found[1]) == (1, 1.0, 3.0)
+
+
+def test_a_state_that_is_being_saved_is_not_removed_with_the_old_ones(tmp_path: Path) -> None:
+    save(tmp_path, State(1, model(1.0)), 0.0)
+    save(tmp_path, State(2, model(2.0)), 0.0)
+    (tmp_path / "model-000003.safetensors").write_bytes(b"written, and not yet named")
+    make_durable(tmp_path)
+    assert names(tmp_path) == [
+        "checkpoint.json", "durable.json", "model-000002.safetensors", "model-000003.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_keeper_that_is_closed_has_made_the_newest_state_durable(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, also=[tmp_path / "history.jsonl"])
+    for t in range(20):
+        save(tmp_path, State(t, model(float(t))), float(t))
+        keeper.saved()
+    keeper.close(60)
+    assert names(tmp_path) == ["checkpoint.json", "durable.json", "model-000019.safetensors"]
+    (tmp_path / "checkpoint.json").unlink()
+    assert loaded(tmp_path).round == 19
 
 
 # --------------------------------------------------------------------------------------------------------- damage
@@ -163,7 +202,7 @@ def test_a_missing_model_is_an_error_that_names_the_file(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param(lambda m: {**m, "version": 2}, "version 2, this program reads 1", id="another version"),
+        pytest.param(lambda m: {**m, "version": 1}, "version 1, this program reads 2", id="another version"),
         pytest.param(lambda _: {}, "not a checkpoint", id="nothing in it"),
         pytest.param(lambda m: [m], "not a checkpoint", id="a list"),
         pytest.param(lambda m: {**m, "trees": []}, "not a checkpoint", id="a list of trees"),

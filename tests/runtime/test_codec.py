@@ -288,3 +288,59 @@ def test_the_order_of_the_file_is_the_order_of_the_tree() -> None:
     layout = parse(flatten(tree).layout.header)
     assert [s.name for s in layout.specs] == ["b", "a", "c"]
     assert [s.name for s in layout.data_order] == ["a", "c", "b"]
+
+
+# ------------------------------------------------------------------------------------------------ memory of the sender
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(lambda x: x.T, id="transposed"),
+        pytest.param(lambda x: x[:, ::2], id="strided"),
+        pytest.param(lambda x: x.reshape(64, 32, -1).swapaxes(0, 2), id="axes swapped"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_a_tensor_that_is_not_contiguous_is_gathered_a_chunk_at_a_time(view: Any, kind: str) -> None:
+    """No second copy of it, however it lies; torch's own memory is counted where it says so: in the pieces' sizes."""
+    array = view(np.arange(1 << 20, dtype=np.float32).reshape(1 << 10, 1 << 10))
+    tensor = array if kind == "numpy" else torch.from_numpy(array)
+    outflow = flatten({"w": tensor})
+    size = outflow.layout.size
+    tracemalloc.start()
+    try:
+        got = [bytes(outflow.read(at, min(at + 5000, size))) for at in range(0, 50_000, 5000)]
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+    whole = outflow.layout.header + np.ascontiguousarray(array).tobytes()
+    assert b"".join(got) == whole[:50_000]
+    assert bytes(outflow.read(size - 7, size)) == whole[-7:]
+
+
+def test_tied_weights_travel_under_each_name_and_share_their_memory_again() -> None:
+    shared = torch.arange(6.0).reshape(2, 3)
+    tree = {"embed": shared, "other": shared.clone(), "head": shared, "transposed": shared.T}
+    outflow = flatten(tree)
+    inflow = Inflow()
+    inflow.write(outflow.read(0, outflow.layout.size))
+    got = inflow.tree()
+    assert {name: torch.equal(got[name], tensor) for name, tensor in tree.items()} == dict.fromkeys(tree, True)
+    assert got["head"].data_ptr() == got["embed"].data_ptr()
+    assert len({tensor.data_ptr() for tensor in got.values()}) == 3
+    file = safetensors.torch.load(bytes(outflow.read(0, outflow.layout.size)))
+    assert torch.equal(file["head"], shared), "any reader finds both"
+
+
+def test_the_data_may_come_in_any_order_behind_the_header() -> None:
+    outflow = flatten({"a": np.arange(10, dtype=np.int16), "b": [np.ones(3), 7]})
+    start, size = outflow.layout.data_start, outflow.layout.size
+    inflow = Inflow()
+    inflow.write_at(0, outflow.read(0, start))
+    for at in [*range(start + 5, size, 5), start]:
+        inflow.write_at(at, outflow.read(at, min(at + 5, size)))
+    assert inflow.complete
+    assert inflow.tree()["a"].tolist() == list(range(10))
+    with pytest.raises(CodecError, match="before the header"):
+        Inflow().write_at(3, b"x")

@@ -108,6 +108,19 @@ def _conclude(folder: Path, code: int) -> None:
 
 
 @app.command(epilog=EXIT_CODES)
+def digest(
+    file: Annotated[Path, typer.Argument(help="A file, such as model.safetensors.", exists=True, dir_okay=False)],
+) -> None:
+    """Print the digest by which histories and reports name a model: compare a file that you were given with them.
+
+    Example: `fedjob digest runs/mnist-01/model.safetensors`
+    """
+    from ..stored import file_digest
+
+    typer.echo(file_digest(file))
+
+
+@app.command(epilog=EXIT_CODES)
 def validate(job: JobFile) -> None:
     """Check a job file, without running anything.
 
