@@ -25,7 +25,10 @@ Ask = tuple[str, int]  # kind, n-th ask of the kind in the round
 
 @dataclass
 class Open:
-    """One ask of the running round. parts: what was sent. uploads: names of the sendings that were accepted."""
+    """One ask of the running round. parts: what was sent. uploads: names of the sendings that were accepted.
+
+    since: running time of the round when it was asked first, in seconds; its deadline counts from there.
+    """
 
     ask: Ask
     round: int
@@ -36,6 +39,7 @@ class Open:
     uploads: dict[str, str] = field(default_factory=dict)
     out: dict[str, Refusal] = field(default_factory=dict)
     records: dict[str, SiteRound] = field(default_factory=dict)
+    since: float = 0.0
     closed: bool = False
 
     def waits_for(self, site: str) -> bool:
@@ -73,7 +77,9 @@ def replay(opened: Open, journal: Journal) -> None:
     for r in journal.records:
         if r.get("ask") != list(opened.ask):
             continue
-        if r["event"] == "accepted":
+        if r["event"] == "asked":
+            opened.since = r["at"]
+        elif r["event"] == "accepted":
             _replay_answer(opened, journal, r)
         elif r["event"] == "out":
             opened.out[r["site"]] = Refusal(r["reason"], r["message"])

@@ -1,7 +1,7 @@
 """When a round closes.  PURE
 
 One question, asked again after every event: with these answers, at this time, does the round wait, close, or fail?
-Time is running time since the first ask of the round; it comes from the journal, never from the wall clock.
+Time is running time since the ask; it comes from the journal, never from the wall clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ class Rule:
     """What completes a round.
 
     quorum: fewest answers. required: sites that must be among them, of those asked.
-    deadline_seconds: past it, stragglers are left out. wait_seconds: how much longer to wait when that is too few.
+    deadline_seconds: past it, stragglers are left out. wait_seconds: how much longer to wait when that is too few; above 0,
+    lost sites are waited for as well.
     """
 
     quorum: int
@@ -29,11 +30,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Asked:
-    """One round's asks: who was asked, who has answered, and who will not (site -> reason)."""
+    """One round's asks: who was asked, who has answered, who will not, and who is lost and may come back (site -> reason)."""
 
     sites: frozenset[str]
     answered: frozenset[str] = frozenset()
     out: Mapping[str, str] = field(default_factory=dict)
+    lost: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def absent(self) -> Mapping[str, str]:
+        """Everybody whose answer is not to be expected now, and why."""
+        return {**self.lost, **self.out}
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,11 @@ def decide(rule: Rule, asked: Asked, elapsed_seconds: float) -> Wait | Closed | 
     """The state of a round in which `asked` has happened after `elapsed_seconds`."""
     required = rule.required & asked.sites
     enough = len(asked.answered) >= rule.quorum and required <= asked.answered
-    pending = asked.sites - asked.answered - set(asked.out)
+    pending = asked.sites - asked.answered - set(asked.absent)
     if enough and (rule.close == "Quorum" or not pending):
         return Closed()
-    possible = len(asked.answered | pending) >= rule.quorum and required <= asked.answered | pending
-    if not possible:
+    hoped = asked.answered | (asked.sites - set(asked.out if rule.wait_seconds > 0 else asked.absent))
+    if len(hoped) < rule.quorum or not required <= hoped:
         return NotMet(_missing(rule, asked, required))
     if elapsed_seconds < rule.deadline_seconds:
         return Wait(rule.deadline_seconds)
@@ -74,7 +81,7 @@ def decide(rule: Rule, asked: Asked, elapsed_seconds: float) -> Wait | Closed | 
 
 
 def _missing(rule: Rule, asked: Asked, required: frozenset[str]) -> str:
-    reasons = [f"{s}: {asked.out.get(s, 'no answer')}" for s in sorted(asked.sites - asked.answered)]
+    reasons = [f"{s}: {asked.absent.get(s, 'no answer')}" for s in sorted(asked.sites - asked.answered)]
     need = f"{rule.quorum} of {len(asked.sites)} answers needed"
     if required - asked.answered:
         need += f", {', '.join(sorted(required - asked.answered))} required"

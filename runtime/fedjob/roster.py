@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .records import SiteRound, SiteState
@@ -78,3 +78,14 @@ class Site:
             seconds_train=round(max(sending - self.fetched_at, 0.0), 4),
             seconds_up=round(max(now - sending, 0.0), 4),
         )
+
+
+def absences(sites: Iterable[Site], now: float, lost_seconds: float) -> tuple[dict[str, str], dict[str, str]]:
+    """Of sites without a process: who has left for good, and who is lost and may come back. Each: site -> reason."""
+    left, lost = dict[str, str](), dict[str, str]()
+    for site in sites:
+        if site.left:
+            left[site.name] = f"PeerLost: {site.left}"
+        elif now - site.gone_since >= lost_seconds:
+            lost[site.name] = f"PeerLost: no live process for {lost_seconds:.0f} s"
+    return left, lost

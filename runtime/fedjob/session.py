@@ -31,7 +31,7 @@ from .model import ParamsType
 from .peers import Answer, Close, Task
 from .quorum import Asked, Closed, NotMet, Rule, decide
 from .records import Condition, Missing, RoundKind, SiteRound
-from .roster import Push, Site
+from .roster import Push, Site, absences
 from .spool import Spool, facts, retire
 from .stored import Stored, stored_form, write
 from .trees import Tree
@@ -99,7 +99,7 @@ class Session:
     def ask(self, to: str, task: Task) -> Answer:
         """See `Peers.ask`."""
         try:
-            return next(iter(self.ask_all([to], task, quorum=1)))
+            return next(self._ask_all([to], task, Rule(1, self._limits.round_seconds)))
         except JobFailed as e:
             if e.reason != "QuorumNotMet":
                 raise
@@ -110,6 +110,9 @@ class Session:
     def ask_all(self, to: Sequence[str], task: Task, *, quorum: int = 1, close: Close = "Deadline") -> Iterator[Answer]:
         """See `Peers.ask_all`."""
         rule = Rule(quorum, self._limits.round_seconds, close, self._required, self._limits.wait_seconds)
+        return self._ask_all(to, task, rule)
+
+    def _ask_all(self, to: Sequence[str], task: Task, rule: Rule) -> Iterator[Answer]:
         opened = self._open(task, frozenset(to), rule)
         given: set[str] = set()
         try:
@@ -199,6 +202,8 @@ class Session:
                 self.round = task.round
             ask = (task.kind, self._count[task.kind])
             self._count[task.kind] += 1
+            if self._asks and not any(r["event"] == "asked" and r["ask"] == list(ask) for r in self._journal.records):
+                self._journal.append("asked", ask=list(ask))  # its clock begins; that of the first ask, with the round
         # Writing what is sent and reading back what had come may take long: sites come and go meanwhile.
         parts = {name: self._stored(tree, f"{task.kind}.{ask[1]}.{name}") for name, tree in task.parts.items()}
         opened = Open(ask, task.round, sites, rule, parts)
@@ -225,8 +230,7 @@ class Session:
                 fresh = sorted(set(opened.answers) - given)
                 if fresh or opened.closed:
                     return fresh or None
-                assert self._journal is not None
-                elapsed = self._journal.elapsed_seconds()
+                elapsed = self._elapsed(opened)
                 step = decide(opened.rule, self._asked(opened), elapsed)
                 if isinstance(step, NotMet):
                     raise JobFailed("QuorumNotMet", f"round {self.round}: {step.message}")
@@ -239,13 +243,12 @@ class Session:
 
     def _asked(self, opened: Open) -> Asked:
         out = {name: f"{r.reason}: {r.message}" for name, r in opened.out.items()}
-        now = time.monotonic()
-        for site in self._lost(opened):
-            if site.left:
-                out[site.name] = f"PeerLost: {site.left}"
-            elif now - site.gone_since >= self._limits.site_lost_seconds:
-                out[site.name] = f"PeerLost: no live process for {self._limits.site_lost_seconds:.0f} s"
-        return Asked(opened.sites, frozenset(opened.answers), out)
+        left, lost = absences(self._lost(opened), time.monotonic(), self._limits.site_lost_seconds)
+        return Asked(opened.sites, frozenset(opened.answers), {**out, **left}, lost)
+
+    def _elapsed(self, opened: Open) -> float:
+        assert self._journal is not None
+        return self._journal.elapsed_seconds() - opened.since
 
     def _settle(self, opened: Open) -> None:
         """Close the round if it is time: the set of answers is journalled first, then the others are cancelled."""
@@ -253,9 +256,9 @@ class Session:
         if opened.closed:
             return
         asked = self._asked(opened)
-        if isinstance(decide(opened.rule, asked, self._journal.elapsed_seconds()), Closed):
-            for name in sorted(set(asked.out) - set(opened.out)):  # lost: the record tells why, a restart or not
-                reason, _, message = asked.out[name].partition(": ")
+        if isinstance(decide(opened.rule, asked, self._elapsed(opened)), Closed):
+            for name in sorted(set(asked.absent) - set(opened.out)):  # lost: the record tells why, a restart or not
+                reason, _, message = asked.absent[name].partition(": ")
                 self._note_out(opened, name, Refusal(reason, message))
             self._journal.append("closed", ask=list(opened.ask), sites=sorted(opened.answers))
             self._cancel(opened)
@@ -538,7 +541,7 @@ class Session:
         """Of the last ask of a kind in this round: its answers, what each cost, and who is missing and why."""
         with self._changed:
             opened = self._asks[kind, self._count[kind] - 1]
-            out = self._asked(opened).out
+            out = self._asked(opened).absent
             missing = []
             for name in sorted(opened.sites - set(opened.answers)):
                 reason, _, message = out.get(name, "DeadlineExceeded: no answer when the round closed").partition(": ")

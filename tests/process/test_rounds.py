@@ -251,6 +251,35 @@ def test_sites_are_asked_one_after_the_other_until_one_offers_a_model(host: Call
     assert_over(a, b)
 
 
+def test_a_site_that_does_not_answer_costs_no_other_its_time(host: Callable[..., Hosted]) -> None:
+    run = host("ab", workflow={"rounds": 1, "roundTimeoutSeconds": 2})
+    a, b = run.puppet("a"), run.puppet("b")
+    a.task("Offer")
+    b.offer(ZEROS)  # after a's time is up
+    answer(0, b)
+    assert_over(b)
+    assert run.wait() == 0
+    assert run.missing(0) == {"a": "DeadlineExceeded"}
+
+
+def test_a_lost_site_is_waited_for_if_the_job_says_so(host: Callable[..., Hosted], until: Callable[..., Any]) -> None:
+    policy = {"onQuorumLost": "Wait", "siteLostSeconds": 1}
+    run = host("ab", workflow={"rounds": 1, "quorum": 2}, failurePolicy=policy)
+    a, b = run.puppet("a"), run.puppet("b")
+    a.offer(ZEROS)
+    b.task("Train", 0)
+    b.uplink.close()
+    until(lambda: run.site("b")["state"] == "Lost")
+    answer(0, a)
+    since = run.status["progress"]["roundElapsedSeconds"]
+    until(lambda: run.status["progress"]["roundElapsedSeconds"] > since + 1.2)
+    assert run.popen.poll() is None, run.story()
+    again = run.puppet("b")
+    answer(0, again)
+    assert_over(a, again)
+    assert run.wait() == 0
+
+
 def test_without_any_initial_model_the_job_fails_by_name(host: Callable[..., Hosted]) -> None:
     run = host("a", workflow={"rounds": 1})
     a = run.puppet("a")

@@ -14,8 +14,12 @@ ABC = frozenset("abc")
 RULE = Rule(quorum=2, deadline_seconds=60.0)
 
 
-def asked(answered: str = "", out: str = "") -> Asked:
-    return Asked(ABC, frozenset(answered), dict.fromkeys(out, "PeerLost: its process ended"))
+WAITING = replace(RULE, wait_seconds=30.0)
+
+
+def asked(answered: str = "", out: str = "", lost: str = "") -> Asked:
+    gone = dict.fromkeys(out, "PeerLost: its process ended")
+    return Asked(ABC, frozenset(answered), gone, dict.fromkeys(lost, "PeerLost: no live process"))
 
 
 @pytest.mark.parametrize(
@@ -37,11 +41,39 @@ def asked(answered: str = "", out: str = "") -> Asked:
             id="a required site that this round did not ask is not waited for",
         ),
         pytest.param(
-            replace(RULE, wait_seconds=30.0), asked("a"), 60, Wait(90.0),
+            WAITING, asked("a"), 60, Wait(90.0),
             id="too few at the deadline: wait as long as the policy says",
         ),
         pytest.param(
-            replace(RULE, wait_seconds=30.0), asked("ab"), 75, Closed(),
+            RULE, asked("a", lost="bc"), 1,
+            NotMet("2 of 3 answers needed, 1 came (b: PeerLost: no live process; c: PeerLost: no live process)"),
+            id="too many are lost, and the policy is to fail: not met at once",
+        ),
+        pytest.param(
+            WAITING, asked("a", lost="bc"), 1, Wait(60.0), id="too many are lost, and the policy is to wait for them"
+        ),
+        pytest.param(
+            WAITING, asked("a", lost="bc"), 60, Wait(90.0), id="lost sites are waited for past the deadline too"
+        ),
+        pytest.param(
+            WAITING, asked("a", lost="bc"), 90,
+            NotMet("2 of 3 answers needed, 1 came (b: PeerLost: no live process; c: PeerLost: no live process)"),
+            id="but not for ever",
+        ),
+        pytest.param(
+            WAITING, asked("a", out="bc"), 1,
+            NotMet("2 of 3 answers needed, 1 came (b: PeerLost: its process ended; c: PeerLost: its process ended)"),
+            id="whatever the policy, sites that left for good are not waited for",
+        ),
+        pytest.param(
+            WAITING, asked("ab", lost="c"), 1, Closed(), id="with the quorum there, a lost site is not waited for"
+        ),
+        pytest.param(
+            replace(WAITING, required=frozenset("c")), asked("ab", lost="c"), 1, Wait(60.0),
+            id="unless it is required",
+        ),
+        pytest.param(
+            WAITING, asked("ab"), 75, Closed(),
             id="the quorum comes after the deadline: close at once",
         ),
         pytest.param(
@@ -75,8 +107,13 @@ RULES = st.builds(
     wait_seconds=st.floats(0, 100),
 )
 ASKED = st.builds(
-    lambda sites, answered, out: Asked(sites, sites & answered, dict.fromkeys((sites & out) - answered, "Declined: no")),
-    st.frozensets(st.sampled_from("abcde"), min_size=1), SITES, SITES,
+    lambda sites, answered, out, lost: Asked(
+        sites,
+        sites & answered,
+        dict.fromkeys((sites & out) - answered, "Declined: no"),
+        dict.fromkeys((sites & lost) - answered - out, "PeerLost: no live process"),
+    ),
+    st.frozensets(st.sampled_from("abcde"), min_size=1), SITES, SITES, SITES,
 )  # fmt: skip
 TIMES = st.one_of(st.floats(0, 250), st.sampled_from([0.0, 100.0, 200.0]))
 LAW = settings(max_examples=300, deadline=None)
@@ -101,7 +138,7 @@ def test_a_closed_round_has_its_quorum_and_its_required_sites(rule: Rule, state:
 @LAW
 @given(RULES, ASKED, TIMES)
 def test_with_nobody_left_to_answer_a_round_never_waits(rule: Rule, state: Asked, seconds: float) -> None:
-    done = replace(state, out=dict.fromkeys(state.sites - state.answered, "PeerLost: gone"))
+    done = replace(state, out=dict.fromkeys(state.sites - state.answered, "PeerLost: gone"), lost={})
     assert not isinstance(decide(rule, done, seconds), Wait)
 
 
@@ -118,6 +155,23 @@ def test_more_answers_never_undo_a_close(rule: Rule, state: Asked, seconds: floa
 def test_time_alone_never_undoes_a_close(rule: Rule, state: Asked, seconds: float, more: float) -> None:
     if decide(rule, state, seconds) == Closed():
         assert decide(rule, state, seconds + more) == Closed()
+
+
+@LAW
+@given(RULES, ASKED, TIMES)
+def test_without_a_policy_to_wait_a_lost_site_is_like_one_that_left(rule: Rule, state: Asked, seconds: float) -> None:
+    rule = replace(rule, wait_seconds=0.0)
+    assert decide(rule, state, seconds) == decide(rule, replace(state, out=state.absent, lost={}), seconds)
+
+
+@LAW
+@given(RULES, ASKED, TIMES)
+def test_a_policy_to_wait_never_fails_a_round_sooner_nor_keeps_one_open(
+    rule: Rule, state: Asked, seconds: float
+) -> None:
+    hasty, patient = (decide(replace(rule, wait_seconds=s), state, seconds) for s in (0.0, 30.0))
+    assert not isinstance(patient, NotMet) or isinstance(hasty, NotMet)
+    assert (hasty == Closed()) == (patient == Closed())
 
 
 @LAW
