@@ -9,7 +9,8 @@ Everything that holds tensors, on the wire and on disk, is one safetensors file:
 
 so a finished model is loaded by any safetensors reader, in any language. What safetensors has no word for (nesting, order,
 Python numbers, whether a tensor was torch's or numpy's) is one JSON text under `__metadata__.fedjob`: the *skeleton*, the
-tree with each tensor replaced by its name. A file without a skeleton is a flat dict.
+tree with each tensor replaced by its name. A file without a skeleton is a flat dict. A tensor that is narrower or wider here
+than in the script's hands has its *own* dtype noted there too; where that is wider, `Inflow` gives it back in that one.
 
 No function here holds more than one copy of anything: `Outflow.read` hands out slices of live tensors, gathered where they are
 not contiguous and staged where they are a GPU's; `Inflow.write` copies arriving bytes to where they belong. Tensors that share
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from . import skeleton
 from .errors import CodecError
 
 if sys.byteorder != "little":  # safetensors is little-endian; no big-endian machine trains models
@@ -43,6 +45,7 @@ ITEM_BYTES = {
 }  # fmt: skip
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 MAX_HEADER_BYTES = 100 << 20  # the reference reader's own limit
+_WIDEN_ELEMENTS = 1 << 18  # scratch of 1 MiB: 7 GiB/s of bfloat16 (measured)
 MAX_DEPTH = 100  # far below Python's recursion limit, far above an optimizer's state (4)
 _DTYPE = {  # torch, numpy and ml_dtypes agree on these names
 
@@ -139,10 +142,10 @@ def parse(header: Bytes) -> Layout:
     if not isinstance(entries, dict):
         raise CodecError("not a tensor file: header is not a JSON object")
     metadata = entries.pop("__metadata__", None)
-    skeleton = metadata.get("fedjob", "") if isinstance(metadata, dict) else ""
-    if not isinstance(skeleton, str):
+    text = metadata.get("fedjob", "") if isinstance(metadata, dict) else ""
+    if not isinstance(text, str):
         raise CodecError("not a tensor file: __metadata__.fedjob is not a string")
-    layout = Layout(tuple(_spec(name, entry) for name, entry in entries.items()), skeleton)
+    layout = Layout(tuple(_spec(name, entry) for name, entry in entries.items()), text)
     _check_skeleton(layout)
     end = 0
     for s in layout.data_order:
@@ -222,7 +225,7 @@ def flatten(tree: Any) -> Outflow:
     Raises CodecError naming the first value that cannot travel.
     """
     leaves: dict[str, Leaf] = {}
-    skeleton = _take_apart(tree, (), leaves, {})
+    root = _take_apart(tree, (), leaves, {})
     # Widest items first: every tensor then starts at a multiple of its item size, whatever came before it.
     order = sorted(leaves, key=lambda name: -ITEM_BYTES[leaves[name].dtype])
     specs, at = {}, 0
@@ -231,7 +234,7 @@ def flatten(tree: Any) -> Outflow:
         size = math.prod(shape) * ITEM_BYTES[dtype]
         specs[name] = Spec(name, dtype, shape, at, at + size)
         at += size
-    layout = Layout(tuple(specs[name] for name in leaves), json.dumps(skeleton, separators=(",", ":")))
+    layout = Layout(tuple(specs[name] for name in leaves), json.dumps(root, separators=(",", ":")))
     return Outflow(layout, tuple((specs[name], leaves[name].source) for name in order))
 
 
@@ -385,6 +388,7 @@ class Inflow:
         self._tensors: dict[str, Any] = {}
         self._targets: list[tuple[int, int, memoryview]] = []
         self._starts: list[int] = []
+        self._narrow: list[tuple[memoryview, str, str]] = []  # memory, dtype that came, dtype that it gets
 
     @property
     def complete(self) -> bool:
@@ -428,56 +432,51 @@ class Inflow:
 
     def _begin(self, layout: Layout) -> None:
         self.layout = layout
-        skeleton = json.loads(layout.skeleton) if layout.skeleton else {"v": None}
-        forms, shared = dict(_forms_of(skeleton)), dict(_shared_in(skeleton))
+        sent, own = forms(layout), own_dtypes(layout)
+        shared = {leaf["x"]: leaf["s"] for leaf in _leaves(layout) if "s" in leaf}
         memory: dict[str, memoryview] = {}
         for spec in layout.data_order:
-            form = self._forms.get(spec.name) or forms.get(spec.name) or _native_form()
+            form = self._forms.get(spec.name) or sent.get(spec.name) or _native_form()
+            wide = max(own.get(spec.name, spec.dtype), spec.dtype, key=ITEM_BYTES.__getitem__)
             first = layout.by_name.get(shared.get(spec.name, ""))
             if first and first.name in memory and (first.dtype, first.shape, form) == (spec.dtype, spec.shape, "torch"):
                 self._tensors[spec.name], memory[spec.name] = self._tensors[first.name], memory[first.name]
             else:
-                self._tensors[spec.name], memory[spec.name] = _allocate(spec, form)
+                self._tensors[spec.name], memory[spec.name] = _allocate(spec.shape, wide, form)
+                if wide != spec.dtype and spec.count:
+                    self._narrow.append((memory[spec.name], spec.dtype, wide))
             if spec.stop > spec.start:
-                self._targets.append((spec.start, spec.stop, memory[spec.name]))
+                # What comes narrower waits at the end of its tensor's memory, and is widened there: no second copy.
+                self._targets.append((spec.start, spec.stop, memory[spec.name][spec.start - spec.stop :]))
                 self._starts.append(spec.start)
 
     def tree(self) -> Any:
         """The tree as it was sent. Raises CodecError before the last byte has come."""
         if self.layout is None or not self.complete:
             raise CodecError(f"the file is not complete: {self.position} bytes so far")
+        while self._narrow:
+            _widen(*self._narrow.pop())
         if not self.layout.skeleton:
             return dict(self._tensors)
-        return _put_together(json.loads(self.layout.skeleton), self._tensors)
+        return skeleton.put_together(json.loads(self.layout.skeleton), self._value)
+
+    def _value(self, name: str) -> Any:
+        leaf = self._tensors[name]
+        return leaf.value() if isinstance(leaf, _Numeric) else leaf
 
 
 def forms(layout: Layout) -> dict[str, str]:
     """Tensor name -> form ("torch", "numpy", …) as the sender had it."""
-    return dict(_forms_of(json.loads(layout.skeleton))) if layout.skeleton else {}
+    return {leaf["x"]: leaf["f"] for leaf in _leaves(layout)}
 
 
-def _forms_of(node: Any) -> Iterator[tuple[str, str]]:
-    """Name and form of each tensor in a skeleton. Raises ValueError, TypeError or KeyError if it is not one."""
-    ((kind, value),) = ((k, v) for k, v in node.items() if k not in ("f", "s"))
-    if kind == "x":
-        yield value, node["f"]
-    elif kind in ("l", "t"):
-        for child in value:
-            yield from _forms_of(child)
-    elif kind == "d":
-        for key, child in value:
-            hash(key)
-            yield from _forms_of(child)
-    elif kind != "v":
-        raise ValueError(f"unknown kind of node {kind!r}")
+def own_dtypes(layout: Layout) -> dict[str, str]:
+    """Tensor name -> the dtype that it has in a script, for those that are narrower or wider in this file."""
+    return {leaf["x"]: leaf["o"] for leaf in _leaves(layout) if "o" in leaf}
 
 
-def _shared_in(node: Any) -> Iterator[tuple[str, str]]:
-    """Name of each tensor in a skeleton that shares its memory with another one, and that one's name."""
-    if "x" in node and isinstance(node.get("s"), str):
-        yield node["x"], node["s"]
-    for child in (*node.get("l", ()), *node.get("t", ()), *(c for _, c in node.get("d", ()))):
-        yield from _shared_in(child)
+def _leaves(layout: Layout) -> list[skeleton.Node]:
+    return list(skeleton.leaves(json.loads(layout.skeleton))) if layout.skeleton else []
 
 
 def _check_skeleton(layout: Layout) -> None:
@@ -485,13 +484,20 @@ def _check_skeleton(layout: Layout) -> None:
     if not layout.skeleton:
         return
     try:
-        named = list(_forms_of(json.loads(layout.skeleton)))
-        odd = [n for n, form in named if form in _NUMERIC and layout.by_name[n].shape]
-        whole = sorted(n for n, _ in named) == sorted(layout.by_name) and not odd
+        leaves = _leaves(layout)
+        odd = [leaf for leaf in leaves if _is_odd(leaf, layout.by_name[leaf["x"]])]
+        whole = sorted(leaf["x"] for leaf in leaves) == sorted(layout.by_name) and not odd
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise CodecError("not a tensor file: __metadata__.fedjob is not the skeleton of its tensors")
+
+
+def _is_odd(leaf: skeleton.Node, spec: Spec) -> bool:
+    """Whether a leaf cannot be of this tensor: a number with dimensions, or floats that were none."""
+    if leaf["f"] in _NUMERIC and spec.shape:
+        return True
+    return "o" in leaf and not {leaf["o"], spec.dtype} <= FLOATS
 
 
 def _is_text(name: str) -> bool:
@@ -503,14 +509,22 @@ def _native_form() -> str:
     return "torch" if "torch" in sys.modules else "numpy"
 
 
-def _allocate(spec: Spec, form: str) -> tuple[Any, memoryview]:
+def _allocate(shape: tuple[int, ...], dtype: str, form: str) -> tuple[Any, memoryview]:
     if form == "torch" and "torch" in sys.modules:
         torch = sys.modules["torch"]
-        tensor = torch.empty(spec.shape, dtype=getattr(torch, _DTYPE[spec.dtype]))
+        tensor = torch.empty(shape, dtype=getattr(torch, _DTYPE[dtype]))
         return tensor, tensor.reshape(-1).view(torch.uint8).numpy().data
-    array: Any = np.empty(spec.shape, numpy_dtype(spec.dtype))
+    array: Any = np.empty(shape, numpy_dtype(dtype))
     target = array.reshape(-1).view(np.uint8).data
     return (_Numeric(array, form) if form in _NUMERIC else array), target
+
+
+def _widen(memory: memoryview, narrow: str, wide: str) -> None:
+    """Spread the elements at the end of `memory` over all of it, from the front: what is overwritten has been read."""
+    whole = np.frombuffer(memory, numpy_dtype(wide))
+    few = np.frombuffer(memory, numpy_dtype(narrow))[-whole.size :]
+    for start in range(0, whole.size, _WIDEN_ELEMENTS):
+        whole[start : start + _WIDEN_ELEMENTS] = few[start : start + _WIDEN_ELEMENTS].astype(whole.dtype)
 
 
 @dataclass(frozen=True)
@@ -522,19 +536,6 @@ class _Numeric:
 
     def value(self) -> Any:
         return self.array[()] if self.form == "scalar" else self.array.item()
-
-
-def _put_together(node: Any, tensors: Mapping[str, Any]) -> Any:
-    if "d" in node:
-        return {key: _put_together(child, tensors) for key, child in node["d"]}
-    if "l" in node:
-        return [_put_together(child, tensors) for child in node["l"]]
-    if "t" in node:
-        return tuple(_put_together(child, tensors) for child in node["t"])
-    if "x" in node:
-        leaf = tensors[node["x"]]
-        return leaf.value() if isinstance(leaf, _Numeric) else leaf
-    return node["v"]
 
 
 def numpy_dtype(code: str) -> np.dtype[Any]:

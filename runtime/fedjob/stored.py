@@ -18,10 +18,10 @@ import numpy as np
 from .chunks import CHUNK_BYTES, DIGEST_BYTES, Table, digest
 from .codec import ITEM_BYTES, Layout, Spec, header_length, numpy_dtype, parse
 from .errors import CodecError, StateError
+from .narrow import rounded
 from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, in_memory
 
 _WORKERS = min(4, os.cpu_count() or 1)  # each holds one chunk; more would meet the limits of memory and disk
-_LOW = np.uint64((1 << 29) - 1)  # the bits of a float64 that a float32 lacks
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Stored:
 def write(path: Path, tree: Tree) -> Stored:
     """Write `tree` to `path`, whole or not at all for any reader on this machine.
 
-    Not forced to the disk: see `checkpoint` for when that happens. Floating-point blocks that come as float64 are rounded
-    once, to the nearest of the layout's dtype. Chunks are computed side by side; memory: a few MiB for each worker.
+    Not forced to the disk: see `checkpoint` for when that happens. Floating-point blocks that come in another dtype
+    are rounded once, to the nearest of the layout's. Chunks are computed side by side; memory: a few MiB for each worker.
     """
     size = tree.layout.size
     digests = [b""] * Table(size).count
@@ -95,7 +95,7 @@ def _bytes_of(tree: Tree, start: int, stop: int) -> bytes:
         item = ITEM_BYTES[spec.dtype]
         for first in range(a // item, -(-b // item), BLOCK_ELEMENTS):  # whole elements, also where one lies on a border
             last = min(first + BLOCK_ELEMENTS, -(-b // item))
-            data = _round(tree.read(spec, first, last), spec.dtype).view(np.uint8)
+            data = rounded(tree.read(spec, first, last), spec.dtype).view(np.uint8)
             pieces.append(data[max(a - first * item, 0) : min(b, last * item) - first * item].data)
     return b"".join(pieces)
 
@@ -198,31 +198,6 @@ def file_table(path: Path) -> Table:
 def file_digest(path: Path) -> str:
     """Digest of a file as an object, hex: what histories and reports name models by."""
     return file_table(path).object_digest()
-
-
-def _round(block: Block, dtype: str) -> Block:
-    with np.errstate(over="ignore"):
-        if block.dtype == np.float64 and dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
-            block = _to_odd_float32(block)
-        return np.ascontiguousarray(block.astype(numpy_dtype(dtype), copy=False))
-
-
-def _to_odd_float32(block: Block) -> Block:
-    """float64 to float32 so that rounding once more, to a narrower type, gives what rounding at once would give.
-
-    ml_dtypes goes by way of float32, and rounding to nearest twice is wrong beside a tie. So what does not fit gets an odd
-    last bit instead (Boldo, Melquiond: When double rounding is odd, 2005), which no tie has.
-    """
-    bits = block.view(np.uint64)
-    odd = bits & _LOW
-    odd += _LOW
-    odd |= bits  # the last bit that stays is set if it was, or if any below it was
-    odd &= ~_LOW
-    wide = odd.view(np.float64)
-    tiny = np.abs(block) < 2.0**-126  # float32 has fewer bits there; bfloat16 steps by 2^-133
-    if tiny.any():
-        wide[tiny] = np.rint(block[tiny] * 2.0**133) * 2.0**-133
-    return wide.astype(np.float32)
 
 
 def stored_form(tree: Tree) -> Stored | None:

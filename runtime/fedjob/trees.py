@@ -27,7 +27,7 @@ class Tree(Protocol):
         """What there is, and where in the file it lies or would lie."""
 
     def read(self, spec: Spec, start: int, stop: int) -> Block:
-        """Elements [start, stop) of one tensor, flat: in its own dtype, or float64 where they were computed."""
+        """Elements [start, stop) of one tensor, flat: in its dtype, or in another from which who writes them rounds."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ def in_memory(values: Any) -> Computed:
 
 
 def laid_out(tree: Tree, layout: Layout) -> Tree:
-    """The same tensors under another layout of the same names, shapes and dtypes."""
+    """Tensors of a tree under another layout of the same shapes; where a dtype differs, who writes it rounds."""
     return Computed(layout, lambda spec, start, stop: tree.read(tree.layout.by_name[spec.name], start, stop))
 
 

@@ -1,0 +1,200 @@
+"""What of a model crosses the wire: which tensors, and in which dtype.  PURE
+
+Theory of operation
+-------------------
+A tensor has up to three dtypes. Its *own* is the one in a script's hands and in the final model. Between rounds the server
+keeps a *master* of it, in float32 where its own is narrower: a step that is too small for bfloat16 must not be lost, it may
+add up over rounds. On the *wire* it is its own again, or the narrower one that `spec.model.exchange.dtype` names. A file
+notes a tensor's own dtype where the file's is another, so every form can be made from every other without a second source.
+
+Nothing here rounds a master. Each form is a tree over another that is rounded once, block by block, when it is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+
+import numpy as np
+
+from . import skeleton
+from .codec import FLOATS, ITEM_BYTES, Layout, Spec, numpy_dtype, own_dtypes
+from .errors import CodecError
+from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, laid_out
+
+KEEP = "Keep"
+MASTER = "F32"  # the narrowest dtype of a tensor that is summed over rounds
+_LOW = np.uint64((1 << 29) - 1)  # the bits of a float64 that a float32 lacks
+
+
+def included(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """The names that a pattern fits, in their order; all of them if there is no pattern."""
+    return [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def idle(names: Sequence[str], patterns: Sequence[str]) -> list[int]:
+    """Positions of the patterns that fit no name: each is a mistake in the job."""
+    return [at for at, pattern in enumerate(patterns) if not any(fnmatchcase(name, pattern) for name in names)]
+
+
+def wire_dtype(dtype: str, shape: Sequence[int], limit: str) -> str:
+    """The dtype in which a tensor travels. limit: a dtype, or Keep. A number alone would save nothing, and stays."""
+    if limit == KEEP or not shape or dtype not in FLOATS or ITEM_BYTES[dtype] <= ITEM_BYTES[limit]:
+        return dtype
+    return limit
+
+
+def master_dtype(dtype: str) -> str:
+    """The dtype in which the server keeps a tensor between rounds."""
+    return MASTER if dtype in FLOATS and ITEM_BYTES[dtype] < ITEM_BYTES[MASTER] else dtype
+
+
+# --------------------------------------------------------------------------------------------------- forms of a model
+
+
+def master_form(model: Tree, patterns: Sequence[str] = ()) -> Tree:
+    """The included tensors as the server keeps them: `model` itself where that changes nothing."""
+    own = _own(model.layout)
+    chosen = {name: master_dtype(own[name]) for name in included(model.layout.by_name, patterns)}
+    return _recast(model, chosen, own)
+
+
+def wire_form(master: Tree, limit: str) -> Tree:
+    """A master as it goes out: `master` itself where that changes nothing.
+
+    limit: see `wire_dtype`. Reading it raises CodecError for a value that the wire's dtype cannot hold.
+    """
+    own = _own(master.layout)
+    chosen = {s.name: wire_dtype(own[s.name], s.shape, limit) for s in master.layout.specs}
+    narrow = _recast(master, chosen, own)
+    if narrow is master:
+        return master
+
+    def read(spec: Spec, start: int, stop: int) -> Block:
+        block = narrow.read(spec, start, stop)
+        if not fits(block, spec.dtype):
+            raise CodecError(f"{spec.name!r} holds NaN, infinity or a value beyond {spec.dtype}")
+        return block
+
+    return Computed(narrow.layout, read)
+
+
+def own_form(master: Tree) -> Tree:
+    """A master as a script has it and as it is published: `master` itself where that changes nothing."""
+    own = _own(master.layout)
+    return _recast(master, own, own)
+
+
+def laid_over(rest: Tree, part: Tree) -> Tree:
+    """`rest`, with the tensors that `part` has taken from there, in the rest's own dtypes."""
+    inner = part.layout.by_name
+
+    def read(spec: Spec, start: int, stop: int) -> Block:
+        return part.read(inner[spec.name], start, stop) if spec.name in inner else rest.read(spec, start, stop)
+
+    return Computed(rest.layout, read)
+
+
+def own_size(layout: Layout) -> int:
+    """Bytes of a file of these tensors in their own dtypes."""
+    own = _own(layout)
+    return relaid(layout, own, own).size
+
+
+def _own(layout: Layout) -> dict[str, str]:
+    noted = own_dtypes(layout)
+    return {s.name: noted.get(s.name, s.dtype) for s in layout.specs}
+
+
+def _recast(tree: Tree, dtypes: Mapping[str, str], own: Mapping[str, str]) -> Tree:
+    layout = relaid(tree.layout, dtypes, own)
+    return tree if layout is tree.layout else laid_out(tree, layout)
+
+
+# ------------------------------------------------------------------------------------------------------------- layouts
+
+
+def relaid(layout: Layout, dtypes: Mapping[str, str], own: Mapping[str, str]) -> Layout:
+    """The layout of the tensors that `dtypes` names, in those dtypes; `layout` itself if that is what it is.
+
+    own: a tensor's dtype in a script; noted where it is another. The data are ordered as `codec.flatten` orders them.
+    """
+    specs = [s for s in layout.specs if s.name in dtypes]
+    noted = {s.name: own[s.name] for s in specs if own[s.name] != dtypes[s.name]}
+    same = len(specs) == len(layout.specs) and all(dtypes[s.name] == s.dtype for s in specs)
+    if same and noted == own_dtypes(layout):
+        return layout
+    placed, at = {}, 0
+    for s in sorted(specs, key=lambda s: -ITEM_BYTES[dtypes[s.name]]):
+        size = s.count * ITEM_BYTES[dtypes[s.name]]
+        placed[s.name] = Spec(s.name, dtypes[s.name], s.shape, at, at + size)
+        at += size
+    return Layout(tuple(placed[s.name] for s in specs), _skeleton(layout, placed, noted))
+
+
+def _skeleton(layout: Layout, kept: Mapping[str, Spec], noted: Mapping[str, str]) -> str:
+    """The skeleton of the tensors that stay. A flat dict that had none gets one only while something is to be noted."""
+    if not layout.skeleton and not noted:
+        return ""
+    root = json.loads(layout.skeleton) if layout.skeleton else skeleton.plain(layout.by_name)
+    left = skeleton.pruned(root, kept, noted) or {"d": []}
+    return "" if skeleton.is_plain(left) else json.dumps(left, separators=(",", ":"))
+
+
+# ------------------------------------------------------------------------------------------------------------ elements
+
+
+def fits(block: Block, dtype: str) -> bool:
+    """Whether a dtype can hold every value of a block: no NaN, no infinity, nothing beyond its largest number."""
+    if dtype not in FLOATS or not block.size:
+        return True
+    most = largest(dtype)
+    return bool(-most <= block.min() and block.max() <= most)  # False for NaN, which min and max hand on
+
+
+@cache
+def largest(dtype: str) -> float:
+    """The largest number of a floating dtype."""
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(numpy_dtype(dtype)).max)  # type: ignore[no-untyped-call]
+
+
+def first_beyond(tree: Tree, layout: Layout) -> str | None:
+    """Name of the first tensor with a value that its dtype in `layout` cannot hold; None if there is none."""
+    for spec in layout.data_order:
+        if spec.dtype not in FLOATS:
+            continue
+        source = tree.layout.by_name[spec.name]
+        for start in range(0, spec.count, BLOCK_ELEMENTS):
+            if not fits(tree.read(source, start, min(start + BLOCK_ELEMENTS, spec.count)), spec.dtype):
+                return spec.name
+    return None
+
+
+def rounded(block: Block, dtype: str) -> Block:
+    """A block in another dtype, each element rounded once, to the nearest; contiguous."""
+    with np.errstate(over="ignore"):
+        if block.dtype == np.float64 and dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
+            block = _to_odd_float32(block)
+        return np.ascontiguousarray(block.astype(numpy_dtype(dtype), copy=False))
+
+
+def _to_odd_float32(block: Block) -> Block:
+    """float64 to float32 so that rounding once more, to a narrower type, gives what rounding at once would give.
+
+    ml_dtypes goes by way of float32, and rounding to nearest twice is wrong beside a tie. So what does not fit gets an odd
+    last bit instead (Boldo, Melquiond: When double rounding is odd, 2005), which no tie has.
+    """
+    bits = block.view(np.uint64)
+    odd = bits & _LOW
+    odd += _LOW
+    odd |= bits  # the last bit that stays is set if it was, or if any below it was
+    odd &= ~_LOW
+    wide = odd.view(np.float64)
+    tiny = np.abs(block) < 2.0**-126  # float32 has fewer bits there; bfloat16 steps by 2^-133
+    if tiny.any():
+        wide[tiny] = np.rint(block[tiny] * 2.0**133) * 2.0**-133
+    return wide.astype(np.float32)
