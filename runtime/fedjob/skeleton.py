@@ -21,9 +21,8 @@ def plain(names: Collection[str]) -> Node:
 
 def is_plain(node: Node) -> bool:
     """Whether a file needs no skeleton to say this."""
-    return all(
-        child.keys() == {"x", "f"} and (child["x"], child["f"]) == (key, "") for key, child in node.get("d", "?")
-    )
+    children = node.get("d")
+    return children is not None and all(child == {"x": key, "f": ""} for key, child in children)
 
 
 def leaves(node: Node) -> Iterator[Node]:
