@@ -22,8 +22,8 @@ demo: $(VENV)/.installed  ## three hospitals train one model on real images, ove
 test: $(VENV)/.installed  ## lint, types, and every test that needs no cluster
 	hack/test $(VENV)/bin
 
-bench: $(VENV)/.installed  ## measure, side by side with other systems: make bench ONLY=P3,P4
-	$(PIPENV) $(PY) benchmarks/run.py $(if $(ONLY),--only $(ONLY))
+bench: $(VENV)/.installed  ## measure, side by side with other systems: make bench ONLY=P3,P4 ARGS="--peers ''"
+	$(PIPENV) $(PY) benchmarks/run.py $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 lint: $(VENV)/.installed  ## only lint and types
 	hack/test $(VENV)/bin lint

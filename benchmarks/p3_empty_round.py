@@ -8,17 +8,17 @@ from typing import Any
 import ours
 from comparison import peer_runs
 from figure import Figure, Settings, milliseconds, p95
-from peers import PeerRun
+from peers import ROUND_SECONDS, START_SECONDS, PeerRun, Work
 
 GOAL_MS, GOAL_RATIO = 20.0, 100.0
 
 
 def measure(settings: Settings) -> Figure:
     """Ours from history.jsonl, checked against the clients' clocks; peers from their clients' clocks."""
-    run = ours.empty_rounds("ours-p3", settings.rounds)
-    told = [float(line["seconds"]) for line in run.history if line["kind"] == "Train"]
+    run = ours.run(settings.folder / "p3", ours.empty(settings.rounds))
+    told = [float(line["seconds"]) for line in run.train]
     seen = run.marks.intervals()
-    runs, failed = peer_runs(settings)
+    runs, failed = peer_runs(settings, empty_work(settings))
     peers = {name: statistics.median(peer.round_seconds) for name, peer in runs.items()}
     # The ratio compares like with like: model to model at a client, on both sides.
     ratios = {name: seconds / statistics.median(seen) for name, seconds in peers.items()}
@@ -36,7 +36,7 @@ def measure(settings: Settings) -> Figure:
             "max": milliseconds(max(told)),
             "client_side_median": milliseconds(statistics.median(seen)),
             "client_side_p95": milliseconds(p95(seen)),
-            "client_side_send_median": milliseconds(statistics.median(_sends(run))),
+            "client_side_send_median": milliseconds(statistics.median(run.marks.between("received", "sent"))),
             "phases_median": _phases(run),
             "peer_over_ours": {name: round(ratio, 1) for name, ratio in ratios.items()},
             "peers": {name: _detail(peer) for name, peer in runs.items()},
@@ -45,15 +45,14 @@ def measure(settings: Settings) -> Figure:
     )
 
 
+def empty_work(settings: Settings) -> Work:
+    """The peers' job of empty rounds."""
+    return Work(rounds=settings.peer_rounds, seconds=START_SECONDS + settings.peer_rounds * ROUND_SECONDS)
+
+
 def _phases(run: ours.OurRun) -> dict[str, float]:
     names = run.history[0].get("phases", {})
     return {name: milliseconds(statistics.median(line["phases"][name] for line in run.history)) for name in names}
-
-
-def _sends(run: ours.OurRun) -> list[float]:
-    """Seconds from a client's receiving a model to its update's being accepted."""
-    sent = {(m.site, m.round): m.seconds for m in run.marks.of("sent")}
-    return [sent[m.site, m.round] - m.seconds for m in run.marks.of("received")]
 
 
 def _detail(peer: PeerRun) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import ours
 from comparison import peer_runs
 from figure import Figure, Settings
+from p3_empty_round import empty_work
 from peers import PeerRun
 
 GOAL_SECONDS = 3.0
@@ -16,9 +17,9 @@ STEPS = ("started", "imported", "initialised", "received")
 
 def measure(settings: Settings) -> Figure:
     """The median of several starts; beside it, what each peer includes in its own start."""
-    starts = [ours.empty_rounds("ours-p4", 1) for _ in range(settings.runs)]
+    starts = [ours.run(settings.folder / "p4", ours.empty(1)) for _ in range(settings.starts)]
     seconds = [run.since_began("received") for run in starts]
-    runs, failed = peer_runs(settings)
+    runs, failed = peer_runs(settings, empty_work(settings))
     return Figure(
         title="`fedjob run` to the first model at a client",
         value=round(statistics.median(seconds), 3),

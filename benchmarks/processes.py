@@ -38,11 +38,13 @@ def contained() -> Iterator[None]:
         end(lambda: descendants() - before)
 
 
-def start(command: Sequence[str | Path], log: Path, *, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str | Path], log: Path, *, cwd: Path, env: Mapping[str, str], pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start a command in a session of its own; what it prints goes to `log`, `env` is added to this environment."""
     with log.open("wb") as out:
         return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=cwd,
-                                env={**os.environ, **env}, start_new_session=True)  # fmt: skip
+                                env={**os.environ, **env}, start_new_session=True, pass_fds=pass_fds)  # fmt: skip
 
 
 def succeed(process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
@@ -104,7 +106,8 @@ def descendants() -> set[int]:
             # The command's name, in parentheses, may hold spaces and parentheses itself.
             parent = int(stat.read_text(errors="replace").rsplit(")", 1)[1].split()[1])
             children.setdefault(parent, set()).add(int(stat.parent.name))
-    found, queue = set(), [os.getpid()]
+    found: set[int] = set()
+    queue = [os.getpid()]
     while queue:
         below = children.get(queue.pop(), set()) - found
         found |= below

@@ -57,8 +57,9 @@ def versions(folder: Path, *names: str) -> dict[str, str]:
 
 
 def _requirements(folder: Path, peer: str, unbound: tuple[str, ...]) -> list[str]:
-    command = [folder / "bin/python", "-c", _REQUIREMENTS, peer, *unbound]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    command: list[str | Path] = [folder / "bin/python", "-c", _REQUIREMENTS, peer, *unbound]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return found.splitlines()
 
 
 def _pip(folder: Path, *arguments: str) -> None:
@@ -66,5 +67,13 @@ def _pip(folder: Path, *arguments: str) -> None:
     if WHEELS.is_dir():
         variables["PIP_FIND_LINKS"] = f"{WHEELS} {variables.get('PIP_FIND_LINKS', '')}".strip()
         variables["PIP_CONSTRAINT"] = str(WHEELS / "constraints.txt")
-    command = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    command: list[str | Path] = [
+        folder / "bin/python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        *arguments,
+    ]
     subprocess.run(command, check=True, env=variables, timeout=INSTALL_SECONDS)

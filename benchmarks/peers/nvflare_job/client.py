@@ -1,6 +1,7 @@
-"""NVFLARE client of an empty round: returns what it received."""
+"""NVFLARE client: returns what it received; of a model of several tensors, with a random number added."""
 
 import os
+import random
 import time
 from pathlib import Path
 
@@ -18,5 +19,9 @@ while flare.is_running():
     if model is None:
         break
     mark("received", flare.get_site_name(), model.current_round)
+    if len(model.params) > 1:
+        change = random.random()
+        for tensor in model.params.values():
+            tensor += change
     flare.send(flare.FLModel(params=model.params, meta={"NUM_STEPS_CURRENT_ROUND": 1}))
     mark("sent", flare.get_site_name(), model.current_round)

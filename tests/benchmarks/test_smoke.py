@@ -1,0 +1,35 @@
+"""The benchmarks can be run: every measure of our own, in a small size. What it takes is not asserted."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[2] / "benchmarks" / "run.py"
+
+
+@pytest.mark.timeout(300)
+def test_every_measure_can_be_taken(tmp_path: Path) -> None:
+    command = [sys.executable, RUN, "--smoke", "--folder", tmp_path / "bench"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "bench.json").read_text())
+    machine = found.pop("machine")
+    assert machine["cores"] >= 1
+    listed = subprocess.run([sys.executable, RUN, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    assert list(found) == listed
+    for name, figure in found.items():
+        assert math.isfinite(figure["value"]), name
+        assert figure["value"] > 0 or name == "P7", name  # a growth may be a shrinking
+        assert set(figure) == {"title", "value", "unit", "goal", "met", "peers", "detail"}
+
+
+def test_a_measure_that_is_not_there_is_named() -> None:
+    done = subprocess.run([sys.executable, RUN, "--only", "P1,Q7"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown: Q7" in done.stderr
