@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StateError
-from .stored import Stored, open_stored, stored_form, write, write_whole
+from .stored import Stored, open_stored, retire, stored_form, write, write_whole
 
 VERSION = 2
 _NEWEST, _DURABLE = "checkpoint.json", "durable.json"
@@ -29,11 +29,17 @@ _NEWEST, _DURABLE = "checkpoint.json", "durable.json"
 log = logging.getLogger(__name__)
 
 
-def save(folder: Path, state: Any, running_seconds: float, first: Callable[[], None] = lambda: None) -> None:
+def save(
+    folder: Path,
+    state: Any,
+    running_seconds: float,
+    first: Callable[[], None] = lambda: None,
+    spares: Path | None = None,
+) -> None:
     """Write `state`, a frozen dataclass of trees and JSON values; computed trees are evaluated here, in one pass.
 
     running_seconds: how long the job has run, over all its processes. first: called when the trees are written, before the
-    state becomes the valid one. Raises OSError when the disk refuses.
+    state becomes the valid one. spares: see `stored.retire`. Raises OSError when the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain: dict[str, Any] = {}
@@ -41,7 +47,7 @@ def save(folder: Path, state: Any, running_seconds: float, first: Callable[[], N
     for f in fields(state):
         value = getattr(state, f.name)
         if hasattr(value, "layout"):
-            stored = _store(folder, f"{f.name}-{state.round:06d}.safetensors", value)
+            stored = _store(folder, f"{f.name}-{state.round:06d}.safetensors", value, spares)
             trees[f.name] = {"file": stored.path.name, "digest": stored.digest}
         else:
             plain[f.name] = value
@@ -50,18 +56,18 @@ def save(folder: Path, state: Any, running_seconds: float, first: Callable[[], N
     write_whole(folder / _NEWEST, json.dumps(manifest, indent=1).encode(), durable=False)
 
 
-def _store(folder: Path, name: str, tree: Any) -> Stored:
+def _store(folder: Path, name: str, tree: Any, spares: Path | None) -> Stored:
     """The tree in a file of this folder: itself if it is there already (a state that only moved its counter on)."""
     at = stored_form(tree)
     if at is not None and at.path.parent == folder:
         return at
-    return write(folder / name, tree)
+    return write(folder / name, tree, spares)
 
 
-def make_durable(folder: Path, also: Iterable[Path] = ()) -> None:
+def make_durable(folder: Path, also: Iterable[Path] = (), spares: Path | None = None) -> None:
     """Force the newest state to the disk, and `also` these files; then let go of what it replaces. Raises OSError.
 
-    May take as long as the disk needs for a model; a state that is saved meanwhile is left for the next call.
+    spares: where to keep what is let go. May take as long as the disk needs for a model; a state that is saved meanwhile is left for the next call.
     """
     text = (folder / _NEWEST).read_bytes()
     for path in [*(folder / name for name in _files(text)), *also]:
@@ -73,10 +79,14 @@ def make_durable(folder: Path, also: Iterable[Path] = ()) -> None:
     write_whole(folder / _DURABLE, text)
     newest = (folder / _NEWEST).read_bytes()
     keep = {*_files(text), *_files(newest)}
-    for path in folder.glob("*.safetensors"):
-        # One of a later round belongs to the state that is being saved at this moment.
-        if path.name not in keep and int(path.stem.rpartition("-")[2]) <= json.loads(newest)["plain"]["round"]:
-            path.unlink()
+    # One of a later round belongs to the state that is being saved at this moment.
+    at = json.loads(newest)["plain"]["round"]
+    found = [p for p in folder.glob("*.safetensors") if p.name not in keep]
+    old = [p for p in found if int(p.stem.rpartition("-")[2]) <= at]
+    if spares is not None:
+        retire(old, spares)
+    for path in old:
+        path.unlink(missing_ok=True)
 
 
 def _files(manifest: bytes) -> list[str]:
@@ -92,11 +102,11 @@ def tidy(folder: Path) -> None:
 class Keeper:
     """Makes the newest state durable, again and again, on a thread of its own, while rounds go on.
 
-    also: files to force to the disk with it.
+    also, spares: as `make_durable`.
     """
 
-    def __init__(self, folder: Path, also: Iterable[Path] = ()) -> None:
-        self._folder, self._also = folder, tuple(also)
+    def __init__(self, folder: Path, also: Iterable[Path] = (), spares: Path | None = None) -> None:
+        self._folder, self._also, self._spares = folder, tuple(also), spares
         self._due = threading.Event()
         self._over = False
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -119,7 +129,7 @@ class Keeper:
             self._due.clear()
             over = self._over
             try:
-                make_durable(self._folder, [path for path in self._also if path.exists()])
+                make_durable(self._folder, [path for path in self._also if path.exists()], self._spares)
             except OSError as e:  # the last durable state stays; the next round tries again
                 log.warning("the state is not forced to the disk yet: %s", e)
 

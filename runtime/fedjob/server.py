@@ -161,7 +161,7 @@ def _drive(config: ServerConfig, story: Story, session: Session) -> str:
     module = WORKFLOWS[workflow.type]
     checkpoint.tidy(folder)
     saved = checkpoint.load(folder, module.State)
-    keeper = checkpoint.Keeper(folder, also=[config.run / HISTORY_FILE])
+    keeper = checkpoint.Keeper(folder, [config.run / HISTORY_FILE], session.spares)
     if saved is None:
         session.await_sites(spec.effective_quorum)
         state = module.start(_initial_model(config, session))
@@ -204,7 +204,7 @@ def _rounds(
     began, traffic = time.monotonic(), (session.bytes_in, session.bytes_out)
     for state in states:
         tell = partial(_tell, config, story, session, state, (began, time.monotonic()), traffic)
-        checkpoint.save(config.state / _CHECKPOINT, state, session.running_seconds(), first=tell)
+        checkpoint.save(config.state / _CHECKPOINT, state, session.running_seconds(), tell, session.spares)
         keeper.saved()
         session.finish_round()
         yield state

@@ -32,8 +32,8 @@ from .peers import Answer, Close, Task
 from .quorum import Asked, Closed, NotMet, Rule, decide
 from .records import Condition, Missing, RoundKind, SiteRound
 from .roster import Push, Site, absences
-from .spool import Spool, facts, retire
-from .stored import Stored, stored_form, write
+from .spool import Spool, facts
+from .stored import Stored, retire, stored_form, write
 from .trees import Tree
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Session:
         self._required = required
         self._limits = limits
         self._folder = folder
-        self._spares = folder / "spare"  # files of rounds that are over, to be written over by the next
+        self.spares = folder / "spare"  # files of rounds that are over, to be written over by the next
         self._started = time.monotonic()
         self._before = 0.0
         self._changed = threading.Condition()
@@ -184,7 +184,8 @@ class Session:
         with self._changed:
             if self._journal:
                 self._journal.close()
-                retire(self._journal.folder, self._spares)
+                retire(self._journal.folder.iterdir(), self.spares)
+                self._journal.folder.rmdir()
             for spool in self._spools.values():
                 spool.close()
             self._spools = {}
@@ -193,7 +194,7 @@ class Session:
 
     def end_rounds(self) -> None:
         """There will be no further round: what they would have written over goes."""
-        shutil.rmtree(self._spares, ignore_errors=True)
+        shutil.rmtree(self.spares, ignore_errors=True)
 
     def _open(self, task: Task, sites: frozenset[str], rule: Rule) -> Open:
         with self._changed:
@@ -382,7 +383,7 @@ class Session:
             if name in self._spools:
                 self._spools.pop(name).close()
             stem = f"{ask[0]}.{ask[1]}.{name}"
-            spool = Spool(self._journal.folder, stem, announce.upload, announced, self._spares)
+            spool = Spool(self._journal.folder, stem, announce.upload, announced, self.spares)
             self._spools[name] = spool
             return Upload(name, opened, announce.upload, header, spool)
 

@@ -19,18 +19,17 @@ from .chunks import CHUNK_BYTES, DIGEST_BYTES, Range, Table
 from .codec import FLOATS, ITEM_BYTES, Layout, header_length, numpy_dtype, parse
 from .errors import CodecError, TransportError
 from .frames import Piece
-from .stored import Stored
+from .stored import Stored, take_spare, write_at
 from .trees import finite
 
 _TABLE = ".table"
-_SPARE = "spare."
 
 
 class Spool:
     """Files `<stem>.<upload>.<part>` in a folder, picked up where an earlier process of this server left them.
 
     Files of the same stem with another upload's name are removed: a script that trains again sends other bytes.
-    parts: (name, bytes). spares: a folder of files that are no longer needed, to be written over (`retire`).
+    parts: (name, bytes). spares: see `stored.retire`.
     """
 
     def __init__(
@@ -67,8 +66,7 @@ class Spool:
                     path.unlink()
             try:
                 for i, path in enumerate(self._paths):
-                    if not path.exists() and self._spares is not None:
-                        _take_spare(self._spares, path)
+                    take_spare(self._spares, path)
                     self._fds.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
                     self._table_fds.append(os.open(f"{path}{_TABLE}", os.O_RDWR | os.O_CREAT, 0o600))
                     self._read_back(i)
@@ -101,9 +99,7 @@ class Spool:
             if index is None:
                 self.damaged += not table.at(table.place(piece.offset, len(piece.data)))
                 return
-            written = os.pwrite(fd, piece.data, piece.offset)
-            while written < len(piece.data):
-                written += os.pwrite(fd, piece.data[written:], piece.offset + written)
+            write_at(fd, piece.data, piece.offset)
             os.pwrite(self._table_fds[piece.part], piece.digest, index * DIGEST_BYTES)
             table.put(index, piece.digest)
             self._checks[piece.part].take(piece.offset, piece.data)
@@ -204,26 +200,6 @@ class _Check:
 
 def _numbers(data: memoryview, dtype: str) -> Any:
     return np.frombuffer(data, numpy_dtype(dtype))
-
-
-def retire(folder: Path, spares: Path) -> None:
-    """Remove a round's folder; its large files are kept to be written over.
-
-    A new file costs a third more: its pages must be found and cleared first, and its blocks on the disk.
-    """
-    spares.mkdir(exist_ok=True)
-    for path in folder.iterdir():
-        if path.suffix != _TABLE and path.stat().st_size >= CHUNK_BYTES:
-            path.rename(spares / f"{_SPARE}{path.stat().st_ino}")
-        else:
-            path.unlink()
-    folder.rmdir()
-
-
-def _take_spare(spares: Path, path: Path) -> None:
-    spare = next(iter(sorted(spares.glob(f"{_SPARE}*"))), None)
-    if spare is not None:
-        spare.rename(path)
 
 
 def facts(stored: Stored) -> dict[str, Any]:

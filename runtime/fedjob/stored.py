@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from .chunks import CHUNK_BYTES, DIGEST_BYTES, Table, digest
-from .codec import ITEM_BYTES, Layout, Spec, header_length, numpy_dtype, parse
+from .codec import ITEM_BYTES, Bytes, Layout, Spec, header_length, numpy_dtype, parse
 from .errors import CodecError, StateError
 from .narrow import rounded
 from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, in_memory
@@ -62,23 +63,25 @@ class Stored:
         return np.frombuffer(data, numpy_dtype(spec.dtype))
 
 
-def write(path: Path, tree: Tree) -> Stored:
+def write(path: Path, tree: Tree, spares: Path | None = None) -> Stored:
     """Write `tree` to `path`, whole or not at all for any reader on this machine.
 
     Not forced to the disk: see `checkpoint` for when that happens. Floating-point blocks that come in another dtype
     are rounded once, to the nearest of the layout's. Chunks are computed side by side; memory: a few MiB for each worker.
+    spares: see `retire`.
     """
     size = tree.layout.size
     digests = [b""] * Table(size).count
-    with replacing(path, durable=False) as f:
+    one_writer = threading.Lock()  # the kernel lets one at a time write to a file; others would spin for it
+    with replacing(path, durable=False, spares=spares) as f:
+        f.truncate(size)
 
         def chunk(i: int) -> None:
             start, stop = i * CHUNK_BYTES, min((i + 1) * CHUNK_BYTES, size)
             data = _bytes_of(tree, start, stop)
-            written = os.pwrite(f.fileno(), data, start)
-            while written < len(data):
-                written += os.pwrite(f.fileno(), memoryview(data)[written:], start + written)
             digests[i] = digest(data)
+            with one_writer:
+                write_at(f.fileno(), data, start)
 
         _side_by_side(chunk, len(digests))
     table = Table(size, b"".join(digests))
@@ -115,13 +118,47 @@ def _side_by_side(work: Callable[[int], None], count: int) -> None:
         list(pool.map(share, range(_WORKERS)))
 
 
+def write_at(fd: int, data: Bytes, offset: int) -> None:
+    """All of `data`, whatever the kernel takes at once. Raises OSError when the disk refuses."""
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        written += os.pwrite(fd, memoryview(data)[written:], offset + written)
+
+
+def retire(paths: Iterable[Path], spares: Path) -> None:
+    """Let go of files: the large ones are kept in the folder `spares`, to be written over.
+
+    A new file costs several times as much as an old one: its pages must be found and cleared first, and its blocks.
+    """
+    spares.mkdir(exist_ok=True)
+    for path in paths:
+        if path.stat().st_size >= CHUNK_BYTES:
+            path.rename(spares / f"{path.stat().st_ino}")
+        else:
+            path.unlink()
+
+
+def take_spare(spares: Path | None, path: Path) -> None:
+    """Give `path` to a file that `retire` kept, if there is one and no file of this name."""
+    if spares is not None and not path.exists():
+        for spare in sorted(spares.glob("*")):
+            spare.rename(path)
+            return
+
+
 @contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, durable: bool = True, spares: Path | None = None) -> Iterator[IO[bytes]]:
     """A file that takes the name `path` when the block ends well, and leaves no trace when it does not.
 
-    durable: it is on the disk then, also for a machine that loses its power.
+    durable: it is on the disk then, also for a machine that loses its power. spares: see `retire`; what an old file held is
+    still in it.
     """
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    if spares is not None:
+        os.close(fd)
+        Path(temporary).unlink()
+        take_spare(spares, Path(temporary))
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         with os.fdopen(fd, "wb") as f:
             yield f

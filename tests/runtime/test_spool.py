@@ -14,8 +14,8 @@ from fedjob.chunks import Table, digest
 from fedjob.codec import flatten
 from fedjob.errors import CodecError, TransportError
 from fedjob.frames import Piece
-from fedjob.spool import Spool, facts, retire
-from fedjob.stored import open_stored
+from fedjob.spool import Spool, facts
+from fedjob.stored import open_stored, retire
 
 STEM = "Train.0.site-a"
 CHUNK = 64  # of these tests, through `small_chunks`
@@ -278,8 +278,8 @@ def test_a_file_of_an_earlier_round_is_written_over_and_nothing_of_it_is_left(tm
     old, new, spares = tmp_path / "old", tmp_path / "new", tmp_path / "spares"
     send(announced(old), 1000)
     inode = (old / f"{STEM}.u1.params").stat().st_ino
-    retire(old, spares)
-    assert not old.exists()
+    retire(old.iterdir(), spares)
+    assert not list(old.iterdir())
     parts = {"params": file_of({"w": np.ones(20, np.float32)})}
     spool = announced(new, parts=parts, spares=spares)
     assert spool.held == 0
