@@ -97,11 +97,11 @@ class Federation:
     async def all_of(self, *names: str) -> dict[str, int]:
         """The pids of these, as soon as all live; some may be starting just now. Fewer if the job ends meanwhile."""
 
-        def found() -> dict[str, int] | None:
-            at = self.pids(*names)
-            return at if len(at) == len(names) or self.exit_code is not None else None
+        def all_live() -> bool:
+            return len(self.pids(*names)) == len(names) or self.exit_code is not None
 
-        return await processes.until(found, 60.0, f"{', '.join(names)} alive", pause=0.05)
+        await processes.until(all_live, 60.0, f"{', '.join(names)} alive", pause=0.05)
+        return self.pids(*names)
 
     async def kill_runner(self) -> None:
         """SIGKILL to `fedjob run`; returns when all processes of the job are gone."""

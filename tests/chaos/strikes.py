@@ -121,7 +121,8 @@ async def _stall(job: Federation, site: str, seconds: float) -> str:
 async def _vanish(job: Federation, site: str) -> str:
     """The site's machine is gone, as far as the server can tell: it must notice, and the site must come back."""
     server, before = job.pids(SERVER), job.log(SERVER)
-    here = before.rfind(f"site {site} attends") > before.rfind(f"site {site} lost")
+    ours = before[before.rfind("listens on port") :]  # what this process of the server has said
+    here = ours.rfind(f"site {site} attends") > ours.rfind(f"site {site} lost")
     line, began = job.lines[site], time.monotonic()
     line.stop()
 
@@ -176,7 +177,7 @@ async def _damage(job: Federation, fault: Damage) -> str:
 
 def _check_said(job: Federation, done: Damaged) -> None:
     said = job.output.splitlines()[-20:]
-    if not any("StateDamaged" in line and done.path.name in line for line in said):
+    if not any("StateDamaged: " in line and str(done.path.parent) in line for line in said):
         raise Violation(f"{done.path.name} was damaged, and the run ended without saying so: {said[-3:]}")
     if any("Traceback" in line for line in said):
         raise Violation(f"{done.path.name} was damaged, and the run ended with a traceback")

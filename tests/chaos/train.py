@@ -24,7 +24,7 @@ while fedjob.is_running():
     model = fedjob.receive()
     if model is None:
         break
-    number = model.current_round
+    number = model.current_round or 0
     if f"{site}:{number}" == os.environ.get("SKIPS"):
         fedjob.skip("as told")
         continue
