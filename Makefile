@@ -5,7 +5,7 @@ WHEELS := $(wildcard ../shared/wheels)
 PIPENV := $(if $(WHEELS),PIP_FIND_LINKS="$(abspath $(WHEELS)) $$PIP_FIND_LINKS" PIP_CONSTRAINT=$(abspath $(WHEELS))/constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint lock clean
+.PHONY: help demo test bench chaos lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -24,6 +24,10 @@ test: $(VENV)/.installed  ## lint, types, and every test that needs no cluster
 
 bench: $(VENV)/.installed  ## measure, side by side with other systems: make bench ONLY=P3,P4 ARGS="--peers ''"
 	$(PIPENV) $(PY) benchmarks/run.py $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+chaos: $(VENV)/.installed  ## real jobs under faults: make chaos SEED=7 KILLS=200, or PLAN=3, or ONLY=full-disk
+	PYTHONPATH=tests $(PY) -m chaos.run $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) \
+	  $(if $(PLAN),--plan $(PLAN)) $(if $(ONLY),--only $(ONLY))
 
 lint: $(VENV)/.installed  ## only lint and types
 	hack/test $(VENV)/bin lint

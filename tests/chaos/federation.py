@@ -55,7 +55,7 @@ class Federation:
 
     def write(self, **spec: Any) -> None:
         """The job's files. spec: what its spec holds besides the usual."""
-        self.scratch.mkdir(parents=True)
+        self.scratch.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_SCRIPT, self.folder / "train.py")
         sites = [
             {"name": n, "env": [{"name": "THROUGH", "value": f"127.0.0.1:{line.port}"}]}
@@ -107,8 +107,8 @@ class Federation:
         """SIGKILL to `fedjob run`; returns when all processes of the job are gone."""
         assert self.runner is not None
         self.runner.kill()
-        await asyncio.to_thread(self.runner.wait, 10.0)
-        await processes.until(lambda: not self.pids(), 10.0, "the kernel has ended the runner's processes")
+        await asyncio.to_thread(self.runner.wait, 30.0)
+        await processes.until(lambda: not self.pids(), 30.0, "the kernel has ended the runner's processes")
 
     @property
     def exit_code(self) -> int | None:
