@@ -44,7 +44,7 @@ def status(story: Story, session: Session) -> Status:
         state=story.state,
         reason=story.reason,
         message=story.message,
-        conditions=session.conditions(),
+        conditions=session.conditions.now(),
         progress=Progress(
             current_round=min(session.round, max(story.total_rounds - 1, 0)),
             completed_rounds=story.completed_rounds,

@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, identity, transport
+from . import checkpoint, conclusion, identity, transport
+from .conclusion import Conclusion
 from .config import ServerConfig, read_server
 from .errors import FedJobError, JobFailed, PeerFailed, StateError, TransportError
 from .model import ParamsType
@@ -127,13 +128,15 @@ async def _report(config: ServerConfig, story: Story, session: Session) -> None:
 
 
 def _conclude(config: ServerConfig, story: Story, session: Session) -> int:
-    """Run the workflow to its end, whichever that is, and tell the sites."""
+    """Bring the job to its end, whichever that is; put it on the disk, and only then tell the sites."""
+    job = config.job.model_dump_json()
     try:
-        story.reason = _drive(config, story, session)
-    except JobFailed as e:
-        return _fail(story, session, e.reason, e.message)
-    except StateError as e:
-        return _fail(story, session, "StateDamaged", str(e))
+        end = conclusion.load(config.state, config.attempt, job)
+        if end is None:
+            end = _end(config, story, session)
+            conclusion.save(config.state, config.attempt, job, end)
+        else:
+            _stand_by(config, story, session, end)
     except Interrupted:
         story.state, story.message = "Interrupted", "stopped; a run with --resume goes on"
         log.info("interrupted")
@@ -141,60 +144,88 @@ def _conclude(config: ServerConfig, story: Story, session: Session) -> int:
     except Exception:
         log.exception("the server crashed; it may be started again")
         return EXIT_SOFTWARE
-    story.state = "Complete"
-    log.info("job complete: %s", story.reason)
-    session.end("Complete", story.reason)
-    return EXIT_COMPLETE
+    story.state, story.reason, story.message = end.state, end.reason, end.message
+    complete = end.state == "Complete"
+    log.log(logging.INFO if complete else logging.ERROR, "job %s: %s", end.state.lower(), end.text)
+    session.end(end.state, end.reason, end.message)
+    return EXIT_COMPLETE if complete else EXIT_FAILED
 
 
-def _fail(story: Story, session: Session, reason: str, message: str) -> int:
-    story.state, story.reason, story.message = "Failed", reason, message
-    log.error("job failed: %s: %s", reason, message)
-    session.end("Failed", reason, message)
-    return EXIT_FAILED
+def _end(config: ServerConfig, story: Story, session: Session) -> Conclusion:
+    try:
+        return Conclusion("Complete", _drive(config, story, session))
+    except JobFailed as e:
+        return Conclusion("Failed", e.reason, e.message)
+    except StateError as e:
+        return Conclusion("Failed", "StateDamaged", str(e))
+
+
+def _stand_by(config: ServerConfig, story: Story, session: Session, end: Conclusion) -> None:
+    """A job that has ended stays as it is: what people read is there again, and nobody is asked for anything."""
+    log.info("the job had ended before this process was started")
+    try:
+        state = _saved(config, story, session)
+    except StateError:
+        if end.state == "Complete":
+            raise
+        return  # the job may have failed of just that
+    if end.state == "Complete" and state is not None and not (config.run / MODEL_FILE).exists():
+        _publish(state.model, config.run / MODEL_FILE)
+
+
+def _saved(config: ServerConfig, story: Story, session: Session) -> Any:
+    """The state that an earlier process has left, and its story; None if there is none. Raises StateError."""
+    workflow = config.job.spec.workflow
+    saved = checkpoint.load(config.state / _CHECKPOINT, WORKFLOWS[workflow.type].State)
+    if saved is None:
+        return None
+    state, before = saved
+    session.add_running_seconds(before)
+    _recall(story, config, state.round)
+    story.completed_rounds = min(len(story.round_metrics), workflow.rounds)
+    return state
 
 
 def _drive(config: ServerConfig, story: Story, session: Session) -> str:
     """All rounds that are missing; returns why the job is complete."""
     spec, folder = config.job.spec, config.state / _CHECKPOINT
-    workflow = spec.workflow.model_copy(update={"quorum": spec.effective_quorum})
-    module = WORKFLOWS[workflow.type]
+    module = WORKFLOWS[spec.workflow.type]
     checkpoint.tidy(folder)
-    saved = checkpoint.load(folder, module.State)
+    state = _saved(config, story, session)
     keeper = checkpoint.Keeper(folder, [config.run / HISTORY_FILE], session.spares)
-    if saved is None:
+    workflow, reason = _remaining(spec.workflow.model_copy(update={"quorum": spec.effective_quorum}), story)
+    if state is None:
         session.await_sites(spec.effective_quorum)
         state = module.start(_initial_model(config, session))
         checkpoint.save(folder, state, session.running_seconds())
         keeper.saved()
-    else:
-        state, before = saved
-        _recall(story, config, state.round)
-        session.add_running_seconds(before)
-        session.await_sites(1 if state.round < workflow.rounds else 0)
-    story.state, story.completed_rounds = "Running", min(state.round, workflow.rounds)
-    state, reason = _play(config, story, session, keeper, workflow, state)
-    if reason and state.round < workflow.rounds:  # what the workflow does after its last round, after this one
-        shortened = workflow.model_copy(update={"rounds": state.round, "stop_when": None})
-        state, _ = _play(config, story, session, keeper, shortened, state)
+    elif state.round < workflow.rounds:
+        session.await_sites(1)
+    story.state = "Running"
+    while True:
+        for after in _rounds(config, story, session, keeper, module.server(session, state, workflow)):
+            state, (shorter, reason) = after, _remaining(workflow, story)
+            if shorter.rounds < workflow.rounds:  # then comes what the workflow does after its last round
+                workflow = shorter
+                break
+        else:
+            break
     keeper.close(max(spec.active_deadline_seconds - session.running_seconds(), 1.0))
     session.end_rounds()
     _publish(state.model, config.run / MODEL_FILE)
     return reason or "RoundsCompleted"
 
 
-def _play(
-    config: ServerConfig, story: Story, session: Session, keeper: checkpoint.Keeper, workflow: Any, state: Any
-) -> tuple[Any, str]:
-    """Rounds until the workflow's last one, or until its stop condition holds: the state then, and why ("": the last)."""
+def _remaining(workflow: Any, story: Story) -> tuple[Any, str]:
+    """The workflow, with no more rounds than were trained if its stop condition holds; and why that is ("": it does not).
+
+    It follows from the history alone, so that a server that is started again after the last round stops at the same place.
+    """
     reason = reached(workflow.stop_when, story.scores(workflow.stop_when))
-    if reason and state.round < workflow.rounds:
-        return state, reason
-    for after in _rounds(config, story, session, keeper, WORKFLOWS[workflow.type].server(session, state, workflow)):
-        state, reason = after, reached(workflow.stop_when, story.scores(workflow.stop_when))
-        if reason and state.round < workflow.rounds:
-            break
-    return state, reason
+    trained = len(story.round_metrics)
+    if reason and trained < workflow.rounds:
+        return workflow.model_copy(update={"rounds": trained}), reason
+    return workflow, reason
 
 
 def _rounds(

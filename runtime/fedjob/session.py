@@ -25,6 +25,8 @@ from typing import Any
 from . import wire_pb2 as wire
 from .acceptance import Refusal, check_announced, check_header, check_parts, read_header
 from .asks import Ask, Open, Upload, replay
+from .conditions import Conditions
+from .departures import Departures
 from .errors import CodecError, JobFailed, PeerFailed, TransportError
 from .journal import Journal
 from .model import ParamsType
@@ -76,6 +78,7 @@ class Session:
         self.attempt = attempt
         self.bytes_in = self.bytes_out = 0
         self.round = 0
+        self.conditions = Conditions()
         self._finished = -1
         self._required = required
         self._limits = limits
@@ -84,7 +87,10 @@ class Session:
         self._started = time.monotonic()
         self._before = 0.0
         self._changed = threading.Condition()
+        self._departures = Departures(folder, attempt)
         self._sites = {name: Site(name, gone_since=self._started) for name in self.clients}
+        for name, why in self._departures.left.items():
+            self._sites[name].left, self._sites[name].state = why, "Left"
         self._journal: Journal | None = None
         self._asks: dict[Ask, Open] = {}
         self._count: Counter[str] = Counter()
@@ -92,7 +98,6 @@ class Session:
         self._judged: set[str] = set()  # sites whose answer is being checked, off the lock
         self._end: wire.End | None = None
         self._stop = False
-        self._conditions: dict[str, Condition] = {}
 
     # ---------------------------------------------------------------------------------- the workflow's side
 
@@ -305,6 +310,7 @@ class Session:
                 site.push(wire.Downward(end=wire.End(state="Failed", reason="Superseded", message=why)))
             log.info("site %s attends", name)
             site.attend(push)
+            self._departures.remove(name)
             if self._end is not None:
                 self._tell_end(site)
             for opened in self._asks.values():
@@ -321,9 +327,11 @@ class Session:
                 if self._end is None:
                     log.warning("site %s lost", name)
                 self._changed.notify_all()
+                if site.told:
+                    self._departures.add(name, "the job is over")
 
     def farewell(self, name: str, push: Push, reason: str, message: str, final: bool) -> None:
-        """A site's script says why it goes; `final`: nobody will start it again."""
+        """A site's script says why it goes; or whoever supervises it, that it is `final`: nobody will start it again."""
         with self._changed:
             site = self._sites[name]
             if site.push is not push:
@@ -331,6 +339,7 @@ class Session:
             site.message = f"{reason}: {message}"
             log.warning("site %s: %s: %s%s", name, reason, message, " (for good)" if final else "")
             if final:
+                self._departures.add(name, site.message)
                 site.left, site.push, site.state = site.message, None, "Left"
             self._changed.notify_all()
 
@@ -512,21 +521,11 @@ class Session:
 
     def set_condition(self, type: str, reason: str, message: str) -> None:  # noqa: A002 - the resource's word
         """Show people that something is the matter, until `clear_condition` of the same type. From any thread."""
-        with self._changed:
-            if self._conditions.get(type) != (condition := Condition(type, reason, message)):
-                self._conditions[type] = condition
-                log.warning("condition %s: %s: %s", type, reason, message)
+        self.conditions.set(Condition(type, reason, message))
 
     def clear_condition(self, type: str) -> None:  # noqa: A002
         """It is over; nothing happens if there was none. From any thread."""
-        with self._changed:
-            if self._conditions.pop(type, None):
-                log.info("condition %s is over", type)
-
-    def conditions(self) -> tuple[Condition, ...]:
-        """What is the matter now, sorted by type."""
-        with self._changed:
-            return tuple(c for _, c in sorted(self._conditions.items()))
+        self.conditions.clear(type)
 
     def sites(self) -> list[Site]:
         """A snapshot of the roster."""

@@ -179,6 +179,12 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
         f.write(data)
 
 
+def sweep(path: Path) -> None:
+    """Remove what processes that were killed have left of half-written files that were to become `path`."""
+    for temporary in path.parent.glob(f".{path.name}.*"):
+        temporary.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     fd = os.open(folder, os.O_RDONLY)

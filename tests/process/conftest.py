@@ -284,11 +284,24 @@ class Puppet:
         return verdict
 
 
-@dataclass
 class Hosted(Started):
     """A server of its own, without a runner."""
 
-    run: local.Run
+    def __init__(self, job: Job, run: local.Run, **environment: str) -> None:
+        self.run = run
+        self.puppets: list[Puppet] = []
+        super().__init__(job, self._serve(job, environment), run.folder)
+
+    def _serve(self, job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        server = self.run.processes[local.SERVER]
+        variables = {**server.environment, MARK: job.mark, **environment}
+        with (self.run.folder / "logs" / "server.log").open("ab") as log:
+            return subprocess.Popen(server.command, cwd=server.directory, env=variables, stdout=log, stderr=log)
+
+    def serve_again(self, **environment: str) -> None:
+        """Start the server once more, when it has ended."""
+        self.wait()
+        self.popen = self._serve(self.job, environment)
 
     def settings(self, site: str) -> config.SiteConfig:
         """What a site's process is told."""
@@ -300,7 +313,15 @@ class Hosted(Started):
         self.puppets.append(puppet)
         return puppet
 
-    puppets: list[Puppet] = field(default_factory=list)
+    def end(self) -> None:
+        """End the server, politely and then for certain."""
+        for puppet in self.puppets:
+            puppet.uplink.close()
+        self.popen.terminate()
+        try:
+            self.popen.wait(20)
+        finally:
+            self.popen.kill()
 
 
 @pytest.fixture
@@ -308,33 +329,20 @@ def host(tmp_path: Path) -> Iterator[Callable[..., Hosted]]:
     """Starts a server for a job whose sites the test plays; afterwards it is ended, and its keys are gone."""
     with contextlib.ExitStack() as stack:
 
-        def start(sites: Any, prepare: Callable[[local.Run], None] | None = None, **spec: Any) -> Hosted:
+        def start(
+            sites: Any,
+            prepare: Callable[[local.Run], None] | None = None,
+            environment: Mapping[str, str] | None = None,
+            **spec: Any,
+        ) -> Hosted:
             job = make_job(tmp_path / "hosted", spec.pop("script", ""), sites, **spec)
             run = local.Run(api.load(job / "job.yaml"), job / "runs" / "job-01", job.folder, {})
             stack.enter_context(local.prepared(run, resume=False))
             if prepare is not None:
                 prepare(run)
-            return stack.enter_context(hosted(job, run))
+            (job / "output").touch()
+            hosted = Hosted(job, run, **(environment or {}))
+            stack.callback(hosted.end)
+            return hosted
 
         yield start
-
-
-@contextlib.contextmanager
-def hosted(job: Job, run: local.Run) -> Iterator[Hosted]:
-    """The server process of a prepared run."""
-    server = run.processes[local.SERVER]
-    (job / "output").touch()
-    with (run.folder / "logs" / "server.log").open("ab") as log:
-        environment = {**server.environment, MARK: job.mark}
-        popen = subprocess.Popen(server.command, cwd=server.directory, env=environment, stdout=log, stderr=log)
-    this = Hosted(job, popen, run.folder, run)
-    try:
-        yield this
-    finally:
-        for puppet in this.puppets:
-            puppet.uplink.close()
-        popen.terminate()
-        try:
-            popen.wait(20)
-        finally:
-            popen.kill()

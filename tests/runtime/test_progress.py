@@ -33,7 +33,7 @@ def test_conditions_are_set_from_any_thread(tmp_path: Path) -> None:
         start.wait(10)
         for _ in range(200):
             session.set_condition(f"C{number}", "R", "")
-            assert len(session.conditions()) >= 1
+            assert len(session.conditions.now()) >= 1
             session.clear_condition(f"C{number}")
         session.set_condition(f"C{number}", "R", "")
 
@@ -42,4 +42,4 @@ def test_conditions_are_set_from_any_thread(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert [c.type for c in session.conditions()] == ["C0", "C1", "C2", "C3"]
+    assert [c.type for c in session.conditions.now()] == ["C0", "C1", "C2", "C3"]

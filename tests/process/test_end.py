@@ -1,0 +1,144 @@
+"""The end of a job is on disk before anybody hears of it: a server that is killed at any step of it ends in the same way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedjob import exchange
+from fedjob.errors import JobFailed
+from fedjob.model import FLModel
+
+if TYPE_CHECKING:
+    from conftest import Hosted, Puppet
+
+REASON = "QuorumNotMet: round 1: 2 of 2 answers needed"
+ZEROS = {"w": np.zeros(4, np.float32)}
+
+# Loaded by the server's Python before anything else. The process kills itself before the n-th change to a file of the run,
+# counted from the moment at which so many rounds are told.
+SUICIDE = """
+import os, signal, sys
+
+point, rounds, folder = int(os.environ["KILL_BEFORE"]), int(os.environ["KILL_AFTER"]), os.environ["KILL_IN"]
+told = count = 0
+
+def hook(event, arguments):
+    global told, count
+    if event == "open":
+        path, _, flags = arguments
+        if not flags & (os.O_WRONLY | os.O_RDWR):
+            return
+    elif event in ("os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir"):
+        path = arguments[0]
+    else:
+        return
+    if folder not in str(path) or "status.json" in str(path):
+        return
+    if told < rounds and os.path.exists(folder + "/history.jsonl"):
+        with open(folder + "/history.jsonl") as f:
+            told = len(f.readlines())
+    if told >= rounds:
+        count += 1
+        if count == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+"""
+
+
+class Site:
+    """A site that does what it is asked, for as long as there is a job, and notes what was accepted and how it ended."""
+
+    def __init__(self, puppet: Puppet, wrong_in: int = -1) -> None:
+        self.accepted: Counter[tuple[str, int]] = Counter()
+        self.end: JobFailed | None = None
+        self._puppet, self._wrong_in = puppet, wrong_in
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def heard(self) -> JobFailed | None:
+        """How the job ended, as this site has heard it."""
+        self._thread.join(60)
+        assert not self._thread.is_alive(), "nobody told this site that the job is over"
+        return self.end
+
+    def _work(self) -> None:
+        puppet = self._puppet
+        try:
+            while (task := puppet.uplink.next_task(60)) is not None:
+                if task.key.kind == "Offer":
+                    verdict = puppet.uplink.submit(*exchange.offer(task, ZEROS, {}))
+                    puppet.uplink.done(task.key)
+                elif exchange.download(puppet.uplink, task, {}, puppet.config) is not None:
+                    verdict = puppet.answer(task, self._update(task.key.kind, task.key.round))
+                self.accepted[task.key.kind, task.key.round] += verdict.accepted
+        except JobFailed as e:
+            self.end = e
+
+    def _update(self, kind: str, number: int) -> FLModel:
+        element = np.nan if number == self._wrong_in else 1.0
+        params = {"w": np.full(4, element, np.float32)} if kind == "Train" else None
+        return FLModel(params=params, metrics={"score": 0.9})
+
+
+def mortal(folder: Path, rounds: int) -> Callable[[int], dict[str, str]]:
+    """The environment of a server that is killed at its n-th step past so many rounds, for a job in this folder."""
+    (folder / "suicide").mkdir()
+    (folder / "suicide" / "sitecustomize.py").write_text(SUICIDE)
+    path = os.pathsep.join(filter(None, [str(folder / "suicide"), os.environ.get("PYTHONPATH")]))
+    fixed = {"PYTHONPATH": path, "KILL_AFTER": str(rounds), "KILL_IN": str(folder / "hosted" / "runs" / "job-01")}
+    return lambda point: {**fixed, "KILL_BEFORE": str(point)}
+
+
+def lives(run: Hosted, environment: Callable[[int], dict[str, str]]) -> int:
+    """Let processes of the server be killed at their 1st, 3rd, 5th … step, until one comes to its end; how many there were."""
+    count = 1
+    while run.wait() == -signal.SIGKILL:
+        run.serve_again(**environment(2 * count + 1))
+        count += 1
+    return count
+
+
+def test_a_job_that_stopped_early_ends_once_wherever_its_server_is_killed(
+    host: Callable[..., Hosted], tmp_path: Path
+) -> None:
+    environment = mortal(tmp_path, rounds=2)
+    rule = {"metric": "score", "patienceRounds": 1}
+    workflow = {"rounds": 9, "quorum": 2, "stopWhen": rule, "options": {"evaluate": True}}
+    run = host("ab", environment=environment(1), workflow=workflow)
+    sites = [Site(run.puppet(name)) for name in "ab"]
+    assert lives(run, environment) > 4
+    assert run.popen.returncode == 0, run.story()
+    assert [site.heard() for site in sites] == [None, None]
+    once = {("Train", 0): 1, ("Train", 1): 1, ("Evaluate", 2): 1}
+    assert [{k: n for k, n in site.accepted.items() if k[0] != "Offer"} for site in sites] == [once, once]
+    assert [(r.kind, r.round) for r in run.history] == [("Train", 0), ("Train", 1), ("Evaluate", 2)]
+    assert run.model.endswith(np.ones(4, np.float32).tobytes())
+    assert (run.status["state"], run.status["reason"]) == ("Complete", "score has not improved on 0.9 for 1 rounds")
+    assert run.status["progress"]["completedRounds"] == 2
+    run.serve_again()
+    assert run.wait() == 0, "and it ends in the same way once more, with nobody there"
+
+
+def test_a_job_that_failed_fails_once_wherever_its_server_is_killed(
+    host: Callable[..., Hosted], tmp_path: Path
+) -> None:
+    environment = mortal(tmp_path, rounds=1)
+    run = host("ab", environment=environment(1), workflow={"rounds": 2, "quorum": 2})
+    sites = [Site(run.puppet("a")), Site(run.puppet("b"), wrong_in=1)]
+    assert lives(run, environment) > 4
+    assert run.popen.returncode == 1, run.story()
+    assert [str(site.heard()).partition(", ")[0] for site in sites] == [REASON] * 2
+    assert (run.status["state"], run.status["reason"]) == ("Failed", "QuorumNotMet")
+    assert run.status["progress"]["completedRounds"] == 1
+    assert not (run.folder / "model.safetensors").exists()
+    run.serve_again()
+    assert run.wait() == 1
