@@ -22,9 +22,11 @@ import p2_round
 import p3_empty_round
 import p4_first_model
 import p5_memory
+import p6_endless
 import p7_linear
 import p8_path
 import p9_many_sites
+import profile_round
 from comparison import PEERS
 from figure import GIB, MIB, Figure, Settings
 from folders import BUILD, ROOT
@@ -38,9 +40,11 @@ MEASURES: dict[str, Callable[[Settings], Figure]] = {
     "P3": p3_empty_round.measure,
     "P4": p4_first_model.measure,
     "P5": p5_memory.measure,
+    "P6": p6_endless.measure,
     "P7": p7_linear.measure,
     "P8": p8_path.measure,
     "P9": p9_many_sites.measure,
+    "profile": profile_round.measure,
 }
 SMOKE = Settings(
     folder=BUILD / "smoke", rounds=10, peer_rounds=3, starts=1, transfers=2, model=16 * MIB, large=0, model_rounds=3,

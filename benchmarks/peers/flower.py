@@ -42,11 +42,12 @@ def run(folder: Path, work: Work) -> PeerRun:
         succeed(start(submit, folder / "submit.log", cwd=app, env=env), folder / "submit.log", START_SECONDS)
         seen.until(lambda m: m.counts["done", work.rounds] > 0, server, folder / "superlink.log", work.seconds)
     lightened(folder)
+    seconds = _complete(seen, work)
     first = seen.of("received")[0].seconds
     return PeerRun(
         deployment="SuperLink and SuperNodes, TLS, subprocess isolation",
         versions=versions(venv, "flwr", "numpy", "torch"),
-        round_seconds=_complete(seen, work),
+        round_seconds=seconds,
         first_model_seconds=first - began,
         first_model_includes="submission to a SuperLink and SuperNodes that run already",
         with_deployment_seconds=first - deployed,

@@ -24,6 +24,8 @@ def train(message: Message, context: Context) -> Message:
 
 
 def changed(arrays: ArrayRecord, context: Context, number: int) -> ArrayRecord:
+    import torch  # noqa: F401 - Flower converts to PyTorch only where it is loaded
+
     model = arrays.to_torch_state_dict()
     mark("received", context.node_id, number)
     change = random.random()
