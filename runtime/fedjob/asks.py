@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .acceptance import Header, Refusal
+from . import wire_pb2 as wire
+from .acceptance import Header, Refusal, check_announced, check_header, check_parts, read_header
 from .aggregation import combine
-from .errors import StateError
+from .errors import CodecError, StateError
 from .journal import Journal
 from .model import ParamsType
 from .peers import Answer
@@ -46,6 +47,31 @@ class Open:
         """Whether an answer of this site would still count."""
         return not self.closed and site in self.sites and site not in self.answers and site not in self.out
 
+    @property
+    def key(self) -> wire.Key:
+        """Its name on the wire."""
+        return wire.Key(kind=self.ask[0], round=self.round, ask=self.ask[1])
+
+    def task(self, attempt: int) -> wire.Task:
+        """What a site is asked."""
+        parts = [wire.Part(name=n, size=p.size, digest=p.digest) for n, p in self.parts.items()]
+        return wire.Task(key=self.key, attempt=attempt, parts=parts)
+
+    def judge_announced(self, announce: wire.Announce, params_type: str) -> Header | Refusal:
+        """What an announcement says beside its tensors, or why they need not travel."""
+        header = read_header(announce.header)
+        if isinstance(header, Refusal):
+            return header
+        expected = params_type if self.ask[0] == "Train" else ParamsType.FULL
+        sent = {name: part.size for name, part in self.parts.items()}
+        base = self.parts["params"].digest if "params" in self.parts else ""
+        announced = [(p.name, p.size) for p in announce.parts]
+        return (
+            check_header(header, expected, base)
+            or check_announced(self.ask[0], announce.upload, announced, sent)
+            or header
+        )
+
     def take(self, site: str, upload: str, header: Header, parts: Mapping[str, Stored], record: SiteRound) -> Answer:
         """An answer that counts."""
         # The nesting, order and forms that were sent out, whatever this site made of them.
@@ -70,6 +96,17 @@ class Upload:
     upload: str
     header: Header
     spool: Spool
+
+    def judge(self, digests: Sequence[str]) -> dict[str, Stored] | Refusal:
+        """The parts, whole and fit to count, or why they are not. Reads what could not be looked at as it came.
+
+        Raises TransportError if they must be sent again.
+        """
+        try:
+            parts = self.spool.seal(digests)
+        except CodecError as e:
+            return Refusal("Malformed", str(e))
+        return check_parts(self.opened.ask[0], self.opened.parts, parts, self.spool.looked_at()) or parts
 
 
 def replay(opened: Open, journal: Journal) -> None:

@@ -15,10 +15,12 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from blake3 import blake3
 
 from .errors import StateError
 from .stored import Stored, open_stored, retire, stored_form, write, write_whole
@@ -53,7 +55,12 @@ def save(
             plain[f.name] = value
     first()
     manifest = {"version": VERSION, "runningSeconds": round(running_seconds, 3), "plain": plain, "trees": trees}
-    write_whole(folder / _NEWEST, json.dumps(manifest, indent=1).encode(), durable=False)
+    write_whole(folder / _NEWEST, json.dumps({**manifest, "check": _check(manifest)}, indent=1).encode(), durable=False)
+
+
+def _check(manifest: Mapping[str, Any]) -> str:
+    """Digest of a manifest without its check: a flipped bit in a round's number would be a valid state of another round."""
+    return blake3(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _store(folder: Path, name: str, tree: Any, spares: Path | None) -> Stored:
@@ -155,6 +162,8 @@ def _load(path: Path, kind: type[Any]) -> tuple[Any, float]:
         manifest = json.loads(path.read_bytes())
         if manifest["version"] != VERSION:
             raise StateError(f"{path}: version {manifest['version']}, this program reads {VERSION}")
+        if manifest.pop("check", None) != _check(manifest):
+            raise StateError(f"{path}: altered: its check does not fit what it says")
         trees = {name: open_stored(path.parent / t["file"], t["digest"]) for name, t in manifest["trees"].items()}
         return kind(**manifest["plain"], **trees), float(manifest["runningSeconds"])
     except OSError as e:

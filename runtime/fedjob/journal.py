@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StateError
-from .stored import sync_folder
 
 VERSION = 1
 _FILE = "journal.jsonl"
@@ -44,8 +43,11 @@ class Journal:
         self._before = max((r["at"] for r in self.records), default=0.0)
         self._since = time.monotonic()
         if not self.records:
-            self.append("opened", version=VERSION)
-            sync_folder(folder)
+            try:
+                self.append("opened", version=VERSION)
+            except OSError:
+                os.close(self._fd)
+                raise
         elif self.records[0].get("version") != VERSION:
             raise StateError(f"{path}: version {self.records[0].get('version')}, this program reads {VERSION}")
 

@@ -39,6 +39,11 @@ class Site:
         if self.state in ("Absent", "Lost", "Left"):
             self.state = "Waiting"
 
+    def tell(self, event: Downward) -> None:
+        """Say something to its process, if there is one."""
+        if self.push is not None:
+            self.push(event)
+
     def lose(self, now: float) -> None:
         """Its process is gone, or its connection."""
         self.push, self.gone_since = None, now

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from . import checkpoint, conclusion, identity, transport
 from .conclusion import Conclusion
 from .config import ServerConfig, read_server
 from .errors import FedJobError, JobFailed, PeerFailed, StateError, TransportError
+from .limits import Limits
 from .model import ParamsType
 from .peers import Offer
 from .progress import Story, round_record, status
 from .records import HISTORY_FILE, METRICS_FILE, STATUS_FILE, JobRef, append, read_history, write_status
 from .refusals import log_refusals
 from .service import JobService
-from .session import Interrupted, Limits, Session
+from .session import Interrupted, Session
 from .stopping import reached
 from .stored import Stored, open_stored, stored_form, sync_folder
 from .trees import Tree
@@ -197,7 +198,7 @@ def _drive(config: ServerConfig, story: Story, session: Session) -> str:
     if state is None:
         session.await_sites(spec.effective_quorum)
         state = module.start(_initial_model(config, session))
-        checkpoint.save(folder, state, session.running_seconds())
+        session.until_space(partial(checkpoint.save, folder, state, session.running_seconds()))
         keeper.saved()
     elif state.round < workflow.rounds:
         session.await_sites(1)
@@ -212,7 +213,7 @@ def _drive(config: ServerConfig, story: Story, session: Session) -> str:
             break
     keeper.close(max(spec.active_deadline_seconds - session.running_seconds(), 1.0))
     session.end_rounds()
-    _publish(state.model, config.run / MODEL_FILE)
+    session.until_space(partial(_publish, state.model, config.run / MODEL_FILE))
     return reason or "RoundsCompleted"
 
 
@@ -234,8 +235,9 @@ def _rounds(
     """Each state of the workflow once it is told and safe on disk, in this order: a kill between leaves nothing untold."""
     began, traffic = time.monotonic(), (session.bytes_in, session.bytes_out)
     for state in states:
-        tell = partial(_tell, config, story, session, state, (began, time.monotonic()), traffic)
-        checkpoint.save(config.state / _CHECKPOINT, state, session.running_seconds(), tell, session.spares)
+        tell = cache(partial(_tell, config, story, session, state, (began, time.monotonic()), traffic))  # once
+        folder, seconds = config.state / _CHECKPOINT, session.running_seconds()
+        session.until_space(partial(checkpoint.save, folder, state, seconds, tell, session.spares))
         keeper.saved()
         session.finish_round()
         yield state

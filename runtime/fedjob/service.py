@@ -96,17 +96,28 @@ class JobService:
         if isinstance(begun, wire.Verdict):
             yield wire.Reply(verdict=begun)
             return
-        await asyncio.to_thread(begun.spool.open)
-        self._session.received(begun, 0)
-        yield _want(begun)
-        async with aclosing(self._receive(begun, stream)) as received:
+        try:
+            async for reply in self._take(begun, stream):
+                yield reply
+        except OSError as e:  # the disk: the site comes again, and goes on from what is held
+            begun.spool.close()
+            self._session.refused_by_disk(site, e)
+            raise
+
+    async def _take(self, upload: Upload, stream: AsyncIterator[wire.Frame | Piece]) -> AsyncIterator[wire.Reply]:
+        """Receive an answer and have it judged."""
+        await asyncio.to_thread(upload.spool.open)
+        self._session.admit(upload)
+        self._session.received(upload, 0)
+        yield _want(upload)
+        async with aclosing(self._receive(upload, stream)) as received:
             async for seen in received:
                 if isinstance(seen, int):
                     yield wire.Reply(ack=wire.Ack(chunks=seen))
-                elif begun.spool.lacks():
-                    yield _want(begun)
+                elif upload.spool.lacks():
+                    yield _want(upload)
                 else:
-                    yield wire.Reply(verdict=await asyncio.to_thread(self._session.accept, begun, seen))
+                    yield wire.Reply(verdict=await asyncio.to_thread(self._session.accept, upload, seen))
                     return
 
     async def _receive(

@@ -12,50 +12,44 @@ restart the same question finds its old answers, and only the missing sites are 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from . import disk
 from . import wire_pb2 as wire
-from .acceptance import Refusal, check_announced, check_header, check_parts, read_header
+from .acceptance import Refusal
 from .asks import Ask, Open, Upload, replay
 from .conditions import Conditions
 from .departures import Departures
-from .errors import CodecError, JobFailed, PeerFailed, TransportError
+from .errors import JobFailed, PeerFailed, TransportError
 from .journal import Journal
-from .model import ParamsType
+from .limits import Limits
 from .peers import Answer, Close, Task
 from .quorum import Asked, Closed, NotMet, Rule, decide
-from .records import Condition, Missing, RoundKind, SiteRound
+from .records import Missing, RoundKind, SiteRound
 from .roster import Push, Site, absences
 from .spool import Spool, facts
 from .stored import Stored, retire, stored_form, write
 from .trees import Tree
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+_SERVER = "the server"
+_SPACE_SECONDS = 1.0  # between two tries on a full disk
 _TICK_SECONDS = 10.0  # running time that a kill may cost a deadline
 
 
 class Interrupted(Exception):  # noqa: N818
     """The server was told to stop; the state on disk is where the job goes on."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The times and numbers that decide, from the job's spec. All in seconds of running time."""
-
-    round_seconds: float
-    wait_seconds: float
-    site_lost_seconds: float
-    start_seconds: float
-    active_seconds: float
-    params_type: str = ParamsType.FULL
 
 
 class Session:
@@ -194,6 +188,7 @@ class Session:
             for spool in self._spools.values():
                 spool.close()
             self._spools = {}
+            self.conditions.has_room(*self.clients)
             self._finished = self.round
             self._journal, self._asks, self._count = None, {}, Counter()
 
@@ -201,17 +196,29 @@ class Session:
         """There will be no further round: what they would have written over goes."""
         shutil.rmtree(self.spares, ignore_errors=True)
 
+    def until_space(self, work: Callable[[], T]) -> T:
+        """What `work` returns; tried again while the disk is full. Raises JobFailed at the job's deadline, Interrupted."""
+        while True:
+            try:
+                done = work()
+            except OSError as e:
+                if not disk.is_full(e):
+                    raise
+                self.conditions.no_room(_SERVER, e, self._folder)
+            else:
+                self.conditions.has_room(_SERVER)
+                return done
+            with self._changed:
+                self._wait(_SPACE_SECONDS)
+
     def _open(self, task: Task, sites: frozenset[str], rule: Rule) -> Open:
-        with self._changed:
-            if self._journal is None or task.round != self.round:
-                self._journal = Journal(self._folder / f"round-{task.round:06d}")
-                self.round = task.round
-            ask = (task.kind, self._count[task.kind])
-            self._count[task.kind] += 1
-            if self._asks and not any(r["event"] == "asked" and r["ask"] == list(ask) for r in self._journal.records):
-                self._journal.append("asked", ask=list(ask))  # its clock begins; that of the first ask, with the round
+        ask = self.until_space(partial(self._number, task))
         # Writing what is sent and reading back what had come may take long: sites come and go meanwhile.
-        parts = {name: self._stored(tree, f"{task.kind}.{ask[1]}.{name}") for name, tree in task.parts.items()}
+        parts = {
+            name: self.until_space(partial(self._stored, tree, f"{task.kind}.{ask[1]}.{name}"))
+            for name, tree in task.parts.items()
+        }
+        assert self._journal is not None
         opened = Open(ask, task.round, sites, rule, parts)
         replay(opened, self._journal)
         with self._changed:
@@ -223,6 +230,18 @@ class Session:
                     self._offer(self._sites[name], opened)
             return opened
 
+    def _number(self, task: Task) -> Ask:
+        """The name of an ask; its clock begins here, that of a round's first ask with the round."""
+        with self._changed:
+            if self._journal is None or task.round != self.round:
+                self._journal = Journal(self._folder / f"round-{task.round:06d}")
+                self.round = task.round
+            ask = (task.kind, self._count[task.kind])
+            if self._asks and not any(r["event"] == "asked" and r["ask"] == list(ask) for r in self._journal.records):
+                self._journal.append("asked", ask=list(ask))
+            self._count[task.kind] += 1
+            return ask
+
     def _stored(self, tree: Tree, name: str) -> Stored:
         """The tree in a file: where its checkpoint has put it, or else in this round's folder."""
         assert self._journal is not None
@@ -232,7 +251,7 @@ class Session:
         """Sites whose answers are new, or None when the round is closed. Raises JobFailed, Interrupted."""
         while True:
             with self._changed:
-                self._settle(opened)
+                self.until_space(partial(self._settle, opened))
                 fresh = sorted(set(opened.answers) - given)
                 if fresh or opened.closed:
                     return fresh or None
@@ -274,11 +293,9 @@ class Session:
             return
         for name in sorted(opened.sites):
             if opened.waits_for(name):
-                key = wire.Key(kind=opened.ask[0], round=self.round, ask=opened.ask[1])
                 why = f"round {self.round} closed without this site's answer"
-                self._push(
-                    self._sites[name], wire.Downward(cancel=wire.Cancel(key=key, reason="PastRound", message=why))
-                )
+                event = wire.Cancel(key=opened.key, reason="PastRound", message=why)
+                self._sites[name].tell(wire.Downward(cancel=event))
         opened.closed = True
 
     def _wait(self, seconds: float) -> None:
@@ -292,7 +309,10 @@ class Session:
                 f"the job has run for {self._limits.active_seconds:.0f} s (spec.activeDeadlineSeconds)",
             )
         if not self._changed.wait(max(min(seconds, left, _TICK_SECONDS), 0.001)) and self._journal:
-            self._journal.append("tick")
+            with contextlib.suppress(
+                OSError
+            ):  # a full disk may cost a deadline some of its time, if the server dies too
+                self._journal.append("tick")
 
     # -------------------------------------------------------------------------------------- the sites' side
 
@@ -375,23 +395,15 @@ class Session:
             if verdict is not None:
                 return verdict
             self._not_judged(name)
-            header = read_header(announce.header)
-            expected = self._limits.params_type if announce.key.kind == "Train" else ParamsType.FULL
             opened = self._asks[ask]
-            announced = [(p.name, p.size) for p in announce.parts]
-            sent = opened.parts.get("params")
-            problem = (
-                header
-                if isinstance(header, Refusal)
-                else check_header(header, expected, sent.digest if sent else "")
-                or check_announced(ask[0], announce.upload, announced, {n: p.size for n, p in opened.parts.items()})
-            )
-            if isinstance(header, Refusal) or problem:
-                return self._out(opened, name, "Refused", problem or Refusal("Malformed", ""))
+            header = opened.judge_announced(announce, self._limits.params_type)
+            if isinstance(header, Refusal):
+                return self._out(opened, name, "Refused", header)
             assert self._journal is not None
             if name in self._spools:
                 self._spools.pop(name).close()
             stem = f"{ask[0]}.{ask[1]}.{name}"
+            announced = [(p.name, p.size) for p in announce.parts]
             spool = Spool(self._journal.folder, stem, announce.upload, announced, self.spares)
             self._spools[name] = spool
             return Upload(name, opened, announce.upload, header, spool)
@@ -421,6 +433,17 @@ class Session:
         offers_are_over = any(kind != "Offer" for kind, _ in self._asks)  # the initial model comes before all else
         return ask not in self._asks and self.round > self._finished and not (ask[0] == "Offer" and offers_are_over)
 
+    def admit(self, upload: Upload) -> None:
+        """Let an upload begin. Raises OSError (ENOSPC) while the disk has no room for it; see `disk`."""
+        with self._changed:
+            reserve = sum(part.size for part in upload.opened.parts.values())
+            disk.claim(self._folder, self.spares, (s.unwritten() for s in self._spools.values()), reserve)
+            self.conditions.has_room(upload.site)
+
+    def refused_by_disk(self, name: str, error: OSError) -> None:
+        """What a site has sent could not be written: people see it until the site is let in, or the round is over."""
+        self.conditions.no_room(name, error, self._folder)
+
     def received(self, upload: Upload, size: int) -> None:
         """`size` more bytes of an answer have come; those that were damaged count as well."""
         with self._changed:
@@ -436,31 +459,26 @@ class Session:
 
         Raises TransportError if it must be sent again, OSError when the disk refuses.
         """
-        opened, parts = upload.opened, dict[str, Stored]()
+        opened, site = upload.opened, upload.site
         with self._changed:
-            self._not_judged(upload.site)
-            self._judged.add(upload.site)
+            self._not_judged(site)
+            self._judged.add(site)
         try:
-            try:
-                parts = upload.spool.seal(digests)
-                problem = check_parts(opened.ask[0], opened.parts, parts, upload.spool.looked_at())
-            except CodecError as e:
-                problem = Refusal("Malformed", str(e))
+            judged = upload.judge(digests)
             with self._changed:
-                if self._spools.get(upload.site) is upload.spool:
-                    del self._spools[upload.site]
-                if not self._awaits(opened, upload.site):
-                    upload.spool.close()
-                    return _refused("PastRound", f"round {opened.round} closed while the answer travelled")
-                if problem:
-                    upload.spool.discard()
-                    return self._out(opened, upload.site, "Refused", problem)
+                if self._spools.get(site) is upload.spool:
+                    del self._spools[site]
                 upload.spool.close()
-                self._accepted(opened, upload, parts)
+                if not self._awaits(opened, site):
+                    return _refused("PastRound", f"round {opened.round} closed while the answer travelled")
+                if isinstance(judged, Refusal):
+                    upload.spool.discard()
+                    return self._out(opened, site, "Refused", judged)
+                self._accepted(opened, upload, judged)
             return wire.Verdict(accepted=True)
         finally:
             with self._changed:
-                self._judged.discard(upload.site)
+                self._judged.discard(site)
 
     def _awaits(self, opened: Open, site: str) -> bool:
         """Whether this very ask is open, and not one of the same name in another round."""
@@ -503,29 +521,15 @@ class Session:
 
     def _offer(self, site: Site, opened: Open) -> None:
         site.ask(time.monotonic())
-        key = wire.Key(kind=opened.ask[0], round=self.round, ask=opened.ask[1])
-        parts = [wire.Part(name=n, size=p.size, digest=p.digest) for n, p in opened.parts.items()]
-        if not parts and site.push:
+        if not opened.parts and site.push:
             site.state = "Training"
-        self._push(site, wire.Downward(task=wire.Task(key=key, attempt=self.attempt, parts=parts)))
+        site.tell(wire.Downward(task=opened.task(self.attempt)))
 
     def _tell_end(self, site: Site) -> None:
         site.told = site.push is not None
-        self._push(site, wire.Downward(end=self._end))
-
-    def _push(self, site: Site, event: wire.Downward) -> None:
-        if site.push is not None:
-            site.push(event)
+        site.tell(wire.Downward(end=self._end))
 
     # ------------------------------------------------------------------------------------------ for people
-
-    def set_condition(self, type: str, reason: str, message: str) -> None:  # noqa: A002 - the resource's word
-        """Show people that something is the matter, until `clear_condition` of the same type. From any thread."""
-        self.conditions.set(Condition(type, reason, message))
-
-    def clear_condition(self, type: str) -> None:  # noqa: A002
-        """It is over; nothing happens if there was none. From any thread."""
-        self.conditions.clear(type)
 
     def sites(self) -> list[Site]:
         """A snapshot of the roster."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import chunks
+from . import chunks, disk
 from .chunks import CHUNK_BYTES, DIGEST_BYTES, Range, Table
 from .codec import FLOATS, ITEM_BYTES, Layout, header_length, numpy_dtype, parse
 from .errors import CodecError, TransportError
@@ -55,6 +55,11 @@ class Spool:
     def lacks(self) -> list[Range]:
         """What is still to come."""
         return chunks.lacking(self.tables)
+
+    def unwritten(self) -> int:
+        """Bytes that the disk has yet to find room for; none once it is closed."""
+        with self._lock:
+            return sum(disk.unwritten(fd, size) for fd, size in zip(self._fds, self.sizes, strict=False))
 
     def open(self) -> None:
         """Take the files, and read back what they hold. Raises OSError when the disk refuses."""

@@ -17,9 +17,10 @@ import pytest
 from fedjob import checkpoint, exchange, identity, testing, transport
 from fedjob.api import Workflow
 from fedjob.config import SiteConfig
+from fedjob.limits import Limits
 from fedjob.model import FLModel
 from fedjob.service import JobService
-from fedjob.session import Limits, Session
+from fedjob.session import Session
 from fedjob.stored import write_values
 from fedjob.uplink import Uplink
 from fedjob.wire_pb2 import Announce

@@ -17,7 +17,8 @@ import fedjob
 from fedjob import config as configuration
 from fedjob import identity
 from fedjob.api import FedAvg
-from fedjob.session import Limits, Session
+from fedjob.limits import Limits
+from fedjob.session import Session
 from fedjob.stored import write_values
 from fedjob.workflows import fedavg
 

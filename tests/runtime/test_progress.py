@@ -5,23 +5,24 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from fedjob.limits import Limits
 from fedjob.progress import Story, status
 from fedjob.records import Condition, JobRef, to_json
-from fedjob.session import Limits, Session
+from fedjob.session import Session
 
 
 def test_a_condition_is_in_the_status_from_when_it_is_set_until_it_is_cleared(tmp_path: Path) -> None:
     session = Session("a", frozenset(), Limits(1.0, 0.0, 1.0, 1.0, 1.0), tmp_path)
     story = Story(JobRef("digits"), total_rounds=3)
-    session.set_condition("DiskFull", "NoSpaceLeft", "12 MiB left")
-    session.set_condition("ClockSkew", "Ahead", "an hour")
-    session.set_condition("DiskFull", "NoSpaceLeft", "11 MiB left")
+    session.conditions.set(Condition("DiskFull", "NoSpaceLeft", "12 MiB left"))
+    session.conditions.set(Condition("ClockSkew", "Ahead", "an hour"))
+    session.conditions.set(Condition("DiskFull", "NoSpaceLeft", "11 MiB left"))
     assert to_json(status(story, session))["conditions"] == [
         {"type": "ClockSkew", "reason": "Ahead", "message": "an hour"},
         {"type": "DiskFull", "reason": "NoSpaceLeft", "message": "11 MiB left"},
     ]
-    session.clear_condition("DiskFull")
-    session.clear_condition("DiskFull")
+    session.conditions.clear("DiskFull")
+    session.conditions.clear("DiskFull")
     assert status(story, session).conditions == (Condition("ClockSkew", "Ahead", "an hour"),)
 
 
@@ -32,10 +33,10 @@ def test_conditions_are_set_from_any_thread(tmp_path: Path) -> None:
     def change(number: int) -> None:
         start.wait(10)
         for _ in range(200):
-            session.set_condition(f"C{number}", "R", "")
+            session.conditions.set(Condition(f"C{number}", "R", ""))
             assert len(session.conditions.now()) >= 1
-            session.clear_condition(f"C{number}")
-        session.set_condition(f"C{number}", "R", "")
+            session.conditions.clear(f"C{number}")
+        session.conditions.set(Condition(f"C{number}", "R", ""))
 
     threads = [threading.Thread(target=change, args=(n,)) for n in range(4)]
     for thread in threads:
