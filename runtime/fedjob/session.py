@@ -402,10 +402,8 @@ class Session:
             assert self._journal is not None
             if name in self._spools:
                 self._spools.pop(name).close()
-            stem = f"{ask[0]}.{ask[1]}.{name}"
-            announced = [(p.name, p.size) for p in announce.parts]
-            spool = Spool(self._journal.folder, stem, announce.upload, announced, self.spares)
-            self._spools[name] = spool
+            stem, parts = f"{ask[0]}.{ask[1]}.{name}", [(p.name, p.size) for p in announce.parts]
+            spool = self._spools[name] = Spool(self._journal.folder, stem, announce.upload, parts, self.spares)
             return Upload(name, opened, announce.upload, header, spool)
 
     def _verdict_before_bytes(self, name: str, announce: wire.Announce, ask: Ask) -> wire.Verdict | None:
