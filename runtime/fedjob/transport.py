@@ -45,7 +45,10 @@ _SERVER_OPTIONS = [*_ALIVE, ("grpc.http2.min_recv_ping_interval_without_data_ms"
 _CLIENT_OPTIONS = [
     *_ALIVE,
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    (
+        "grpc.min_reconnect_backoff_ms",
+        10_000,
+    ),  # in fact how long one attempt may take: TCP, TLS and settings, some round trips
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 

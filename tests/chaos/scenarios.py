@@ -27,6 +27,7 @@ _END_SECONDS = 120.0
 _FULL_SECONDS = 2.5
 _SLOW_FOR, _QUICK_FOR = 0.25, 0.05
 _DEADLINE_SECONDS = 4
+_LATENCY_SECONDS = 0.6
 
 
 async def full_disk(folder: Path) -> str:
@@ -96,11 +97,28 @@ async def silence(folder: Path) -> str:
     return f"left out once: {history[2].missing[0].reason}"
 
 
+async def long_distance(folder: Path) -> str:
+    """Every byte takes 0.6 s each way, from the first connection on: slow, and nothing else."""
+    shape = Shape("distance", 20_000, 3)
+    expected = await undisturbed(shape, folder / "undisturbed")
+    samples: list[Sample] = []
+    async with federation(folder / "far", shape) as job, sampled(job, samples):
+        for line in job.lines.values():
+            line.latency = _LATENCY_SECONDS
+        job.start()
+        await _end(job)
+        made = max(line.made for line in job.lines.values())
+        if wrong := violations(job, expected, samples):
+            raise Violation(f"{'; '.join(wrong)}{job.story()}")
+    return f"{made} connections of a site at most"
+
+
 SCENARIOS: dict[str, Callable[[Path], Coroutine[Any, Any, str]]] = {
     "full-disk": full_disk,
     "full-run-folder": full_run_folder,
     "slow-disk": slow_disk,
     "silence": silence,
+    "long-distance": long_distance,
 }
 
 Disturb = Callable[[Federation, Disk], Coroutine[Any, Any, None]]
