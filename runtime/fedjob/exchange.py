@@ -15,6 +15,7 @@ from .acceptance import Header
 from .codec import FLOATS, ITEM_BYTES, Bytes, Inflow, Outflow, flatten, forms, header_length, numpy_dtype, parse
 from .config import SiteConfig
 from .errors import LocalProtocolError
+from .incoming import Incoming
 from .model import FLModel, ParamsType
 from .transport import Gone
 from .uplink import JobOver, Uplink
@@ -28,17 +29,20 @@ def download(uplink: Uplink, task: wire.Task, known: Forms, config: SiteConfig) 
 
     Where differences are exchanged, the model that they will be taken from is kept in a file, not in memory.
     """
-    trees = {}
+    trees, kept = {}, None
     try:
         for part in task.parts:
-            inflow = Inflow(known.get(part.name, {}))
+            inflow, kept = Inflow(known.get(part.name, {})), Incoming(config.work, part)
             if part.name == "params" and config.params_type == ParamsType.DIFF and task.key.kind == "Train":
                 with _base_path(config).open("wb") as base:
-                    uplink.fetch(part, partial(_take_both, inflow, base))
+                    uplink.fetch(part, partial(_take_both, inflow, base), kept)
             else:
-                uplink.fetch(part, inflow.write_at)
+                uplink.fetch(part, inflow.write_at, kept)
+            kept.discard()
             trees[part.name] = inflow.tree()
     except (Gone, JobOver):
+        if kept:
+            kept.discard()
         uplink.done(task.key)
         return None
     return trees

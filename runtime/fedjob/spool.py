@@ -109,6 +109,16 @@ class Spool:
             table.put(index, piece.digest)
             self._checks[piece.part].take(piece.offset, piece.data)
 
+    def read(self, part: int, index: int) -> Piece | None:
+        """A chunk that is held; None, and it is held no longer, if the file has it no more."""
+        with self._lock:
+            table, at = self.tables[part], index * CHUNK_BYTES
+            data, known = os.pread(self._fds[part], CHUNK_BYTES, at), table.at(index)
+            if chunks.digest(data) == known:
+                return Piece(part, at, known, data)
+            table.drop(index)
+            return None
+
     def seal(self, digests: Sequence[str]) -> dict[str, Stored]:
         """The parts, complete and with the sender's digests.
 

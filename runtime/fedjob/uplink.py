@@ -25,6 +25,7 @@ from .codec import Bytes, Outflow
 from .errors import CodecError, JobFailed, LocalProtocolError, ReceiveTimeout, ServerLost, TransportError
 from .frames import Piece
 from .identity import Credentials
+from .incoming import Incoming
 from .transport import Channel, Gone, PermissionDenied
 from .version import __version__
 
@@ -113,23 +114,22 @@ class Uplink:
             if self._task is not None and self._task.key == key:
                 self._task = None
 
-    def fetch(self, part: wire.Part, take: Take) -> Table:
-        """The chunks of a part, whole and undamaged, in any order, each once; after a cut those that are still lacking.
+    def fetch(self, part: wire.Part, take: Take, kept: Incoming | None = None) -> None:
+        """The chunks of a part, whole and undamaged, each once; after a cut those that are still lacking.
 
-        take: called with the offset and the bytes of each. Raises ServerLost, JobOver, CodecError, or Gone if the round has
-        closed; what `take` raises.
+        take: called with the offset and the bytes of each, in order unless one came damaged. kept: what an earlier process
+        has left of it. Raises ServerLost, JobOver, CodecError, or Gone if the round has closed; what `take` raises.
         """
         table, outage = Table(part.size), Outage()
         while not table.complete:
             try:
-                for wanted in chunks.lacking([table]):
-                    for piece in self._channel.fetch(part.digest, wanted):
-                        index = chunks.accept(table, piece.offset, piece.data, piece.digest)
-                        if index is None:
-                            raise TransportError(f"chunk at {piece.offset} came damaged")
-                        take(piece.offset, piece.data)
-                        table.put(index, piece.digest)
-                        outage = Outage()
+                for piece in self._arriving(part, table, kept):
+                    index = chunks.accept(table, piece.offset, piece.data, piece.digest)
+                    if index is None:
+                        raise TransportError(f"chunk at {piece.offset} came damaged")
+                    take(piece.offset, piece.data)
+                    table.put(index, piece.digest)
+                    outage = Outage()
                 if not table.complete:
                     raise TransportError(f"the server ended {part.name} after {table.held} of {part.size} bytes")
             except TransportError as e:
@@ -137,7 +137,20 @@ class Uplink:
         if table.object_digest() != part.digest:
             found = table.object_digest()
             raise CodecError(f"{part.name} arrived with digest {found[:12]}, expected {part.digest[:12]}")
-        return table
+
+    def _arriving(self, part: wire.Part, table: Table, kept: Incoming | None) -> Iterator[Piece]:
+        """What the table lacks, in order: kept chunks from the disk, the others from the server."""
+        for wanted in chunks.lacking([table]):
+            for start, stop, here in (
+                kept.spans(wanted.start, wanted.stop) if kept else [(wanted.start, wanted.stop, False)]
+            ):
+                if here and kept:
+                    yield from kept.pieces(start, stop)
+                    continue
+                for piece in self._channel.fetch(part.digest, Range(0, start, stop)):
+                    yield piece
+                    if kept:
+                        kept.keep(piece)
 
     def submit(self, announce: wire.Announce, parts: Sequence[Outflow]) -> wire.Verdict:
         """Send an answer, however often the connection is cut; each time only what the server lacks.
