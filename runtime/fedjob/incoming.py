@@ -81,13 +81,13 @@ class Incoming:
 
     def _give_up(self, error: OSError) -> None:
         log.warning("what arrives is not kept: %s", error)
-        with contextlib.suppress(OSError):
-            self.discard()
+        self.discard()
 
     def discard(self) -> None:
         """The object is whole, or no longer wanted."""
         self._kept, self._due = False, float("inf")
-        self._spool.discard()
+        with contextlib.suppress(OSError):
+            self._spool.discard()
 
     def close(self) -> None:
         """Leave it to the next process."""
