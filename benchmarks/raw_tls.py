@@ -1,7 +1,7 @@
-"""What TLS itself can carry here: two processes, one connection, Python's `ssl`. Nothing is kept of what arrives.
+"""What TLS itself can carry here: two processes, one connection, Python's `ssl`.
 
 TLS 1.3 with AES-256-GCM and certificates on both sides, as in a job; one buffer of 1 MiB is sent over and over and received
-into one of the same size. `raw_tls.py send|receive CA CERTIFICATE KEY PORT` is one end.
+into one of the same size, so that nothing is kept of what arrives; or, on demand, into memory for all of it, asked for anew. `raw_tls.py send|receive CA CERTIFICATE KEY PORT` is one end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from peers.certificates import issue
 from processes import MeasureError, start, tail
 
 BUFFER_BYTES = 1 << 20
+_ORDER = ">QB"  # bytes that follow, and whether they are to be kept
 CIPHER = "TLS_AES_256_GCM_SHA384"
 _SECONDS_PER_GIB = 60.0
 _START_SECONDS = 30.0
@@ -33,10 +35,10 @@ class RawTls:
     sender: subprocess.Popen[str]
     log: Path
 
-    def seconds(self, size: int) -> float:
+    def seconds(self, size: int, *, keep: bool = False) -> float:
         """Send so many bytes: seconds until the receiver has them all. Raises MeasureError."""
         assert self.sender.stdin is not None
-        self.sender.stdin.write(f"{size}\n")
+        self.sender.stdin.write(f"{size} {int(keep)}\n")
         self.sender.stdin.flush()
         return float(_line(self.sender, _START_SECONDS + size / (1 << 30) * _SECONDS_PER_GIB, self.log))
 
@@ -81,8 +83,8 @@ def _send(context: ssl.SSLContext, port: int) -> None:
         cipher = tls.cipher()
         print(tls.version(), cipher and cipher[0], flush=True)
         for line in sys.stdin:
-            size = int(line)
-            tls.sendall(size.to_bytes(8, "big"))
+            size, keep = map(int, line.split())
+            tls.sendall(struct.pack(_ORDER, size, keep))
             began = time.monotonic()
             for at in range(0, size, BUFFER_BYTES):
                 tls.sendall(block[: size - at])
@@ -96,12 +98,15 @@ def _receive(context: ssl.SSLContext, listener: int) -> None:
     with socket.socket(fileno=listener) as server:
         connection, _ = server.accept()
     with context.wrap_socket(connection, server_side=True) as tls:
-        while len(size := tls.recv(8)) == 8:
-            left = int.from_bytes(size, "big")
-            while left:
-                if not (got := tls.recv_into(block[:left])):
+        while order := tls.recv(struct.calcsize(_ORDER)):
+            size, keep = struct.unpack(_ORDER, order)
+            target = memoryview(bytearray(size)) if keep else block
+            at = 0
+            while at < size:
+                place = target[at : at + BUFFER_BYTES] if keep else target[: size - at]
+                if not (got := tls.recv_into(place)):
                     raise ConnectionError("the sender is gone")
-                left -= got
+                at += got
             tls.sendall(b".")
 
 
