@@ -33,13 +33,18 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Header:
-    """What an answer says beside its tensors. base: digest of the model that a DIFF was taken from."""
+    """What an answer says beside its tensors.
+
+    base: digest of the model that a DIFF was taken from. whole: bytes of all params that the script gave, in their own
+    dtypes: what would have travelled if nothing were chosen; 0 if it is not said. It decides nothing.
+    """
 
     num_examples: float = 1.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
     params_type: str = ParamsType.FULL
     base: str = ""
+    whole: int = 0
 
     def to_json(self) -> str:
         """As it travels; NaN and infinity in JSON's usual extension."""
@@ -61,6 +66,7 @@ def read_header(text: str) -> Header | Refusal:
             meta=dict(data["meta"]),
             params_type=str(data["params_type"]),
             base=str(data["base"]),
+            whole=min(max(int(data.get("whole", 0)), 0), 1 << 62),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         return Refusal("Malformed", f"the header of the answer cannot be read: {e!r}")
@@ -85,11 +91,11 @@ def check_header(header: Header, expected_type: str, base: str) -> Refusal | Non
 
 
 def check_announced(
-    kind: str, upload: str, parts: Sequence[tuple[str, int]], sent: Mapping[str, int]
+    kind: str, upload: str, parts: Sequence[tuple[str, int]], sent: Mapping[str, int], most: int
 ) -> Refusal | None:
-    """What an announcement promises: known parts, each once, and no larger than what was sent.
+    """What an announcement promises: known parts, each once, no larger than what was sent, nor than is allowed at all.
 
-    parts: (name, bytes) as announced. sent: name -> bytes of the task's parts.
+    parts: (name, bytes) as announced. sent: name -> bytes of the task's parts. most: bytes of all parts together.
     """
     names = [name for name, _ in parts]
     allowed = _PARTS.get(kind, frozenset())
@@ -98,6 +104,8 @@ def check_announced(
     for name, size in parts:
         if name in sent and size > sent[name] + SLACK_BYTES:
             return Refusal("TooLarge", f"{name}: {size} bytes announced, {sent[name]} were sent out")
+    if (total := sum(size for _, size in parts)) > most:
+        return Refusal("TooLarge", f"{total} bytes announced, allowed: {most} (spec.model.exchange.maxBytes)")
     return None
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from . import narrow
 from . import wire_pb2 as wire
 from .acceptance import Header, Refusal, check_announced, check_header, check_parts, read_header
 from .aggregation import combine
-from .errors import CodecError, StateError
+from .errors import CodecError, JobFailed, OutOfRange, StateError
 from .journal import Journal
+from .limits import Limits
 from .model import ParamsType
-from .peers import Answer
+from .peers import Answer, Task
 from .quorum import Rule
 from .records import SiteRound
 from .spool import Spool
-from .stored import Stored, open_stored
+from .stored import Stored, open_stored, stored_form, write
 from .trees import Tree, laid_out
 
 log = logging.getLogger(__name__)
@@ -26,8 +29,9 @@ Ask = tuple[str, int]  # kind, n-th ask of the kind in the round
 
 @dataclass
 class Open:
-    """One ask of the running round. parts: what was sent. uploads: names of the sendings that were accepted.
+    """One ask of the running round. uploads: names of the sendings that were accepted.
 
+    parts: what was sent, as it is on the wire. masters: what that was made of (`narrow`); answers are laid out like these.
     since: running time of the round when it was asked first, in seconds; its deadline counts from there.
     """
 
@@ -36,6 +40,7 @@ class Open:
     sites: frozenset[str]
     rule: Rule
     parts: Mapping[str, Stored]
+    masters: Mapping[str, Tree]
     answers: dict[str, Answer] = field(default_factory=dict)
     uploads: dict[str, str] = field(default_factory=dict)
     out: dict[str, Refusal] = field(default_factory=dict)
@@ -57,33 +62,53 @@ class Open:
         parts = [wire.Part(name=n, size=p.size, digest=p.digest) for n, p in self.parts.items()]
         return wire.Task(key=self.key, attempt=attempt, parts=parts)
 
-    def judge_announced(self, announce: wire.Announce, params_type: str) -> Header | Refusal:
+    def judge_announced(self, announce: wire.Announce, limits: Limits) -> Header | Refusal:
         """What an announcement says beside its tensors, or why they need not travel."""
         header = read_header(announce.header)
         if isinstance(header, Refusal):
             return header
-        expected = params_type if self.ask[0] == "Train" else ParamsType.FULL
+        expected = limits.params_type if self.ask[0] == "Train" else ParamsType.FULL
         sent = {name: part.size for name, part in self.parts.items()}
         base = self.parts["params"].digest if "params" in self.parts else ""
         announced = [(p.name, p.size) for p in announce.parts]
         return (
             check_header(header, expected, base)
-            or check_announced(self.ask[0], announce.upload, announced, sent)
+            or check_announced(self.ask[0], announce.upload, announced, sent, limits.max_bytes)
             or header
         )
 
-    def take(self, site: str, upload: str, header: Header, parts: Mapping[str, Stored], record: SiteRound) -> Answer:
-        """An answer that counts."""
-        # The nesting, order and forms that were sent out, whatever this site made of them.
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the model that was sent, with every tensor in its own dtype, and as it went."""
+        part = self.parts.get("params")
+        return (narrow.own_size(part.layout), part.size) if part else (0, 0)
+
+    def check_answer(self, header: Header, parts: Mapping[str, Stored], looked_at: Mapping[str, str]) -> Refusal | None:
+        """Why an answer that is here is refused. looked_at: as `acceptance.check_parts`."""
+        problem = check_parts(self.ask[0], self.parts, parts, looked_at)
+        if problem is not None or header.params_type != ParamsType.DIFF or "params" not in parts:
+            return problem
+        if bad := narrow.first_beyond(self._trees(header, parts)["params"], self.parts["params"].layout):
+            why = "is beyond the largest number of its dtype once the difference is added; training has diverged"
+            return Refusal("NotFinite", f"params: {bad!r} {why}")
+        return None
+
+    def _trees(self, header: Header, parts: Mapping[str, Stored]) -> dict[str, Tree]:
+        """An answer's parts as a workflow sees them: in the nesting, order, forms and dtypes of the masters."""
         trees: dict[str, Tree] = {
-            n: laid_out(p, self.parts[n].layout) if n in self.parts else p for n, p in parts.items()
+            n: laid_out(p, self.masters[n].layout) if n in self.masters else p for n, p in parts.items()
         }
         if header.params_type == ParamsType.DIFF and "params" in trees:
             # w_t + D_k in float64: a workflow sees weights, whatever travelled. Integers travel as they are.
-            sent = self.parts["params"]
-            trees["params"] = combine(lambda d, w: w + d, trees["params"], sent, layout=sent.layout)
+            master = self.masters["params"]
+            trees["params"] = combine(lambda d, w: w + d, trees["params"], master, layout=master.layout)
+        return trees
+
+    def take(self, site: str, upload: str, header: Header, parts: Mapping[str, Stored], record: SiteRound) -> Answer:
+        """An answer that counts."""
+        trees = self._trees(header, parts)
         answer = Answer(site, self.ask[0], self.round, header.num_examples, header.metrics, header.meta, trees)
-        self.answers[site], self.uploads[site], self.records[site] = answer, upload, record
+        self.answers[site], self.uploads[site] = answer, upload
+        self.records[site] = replace(record, bytes_whole=header.whole)
         return answer
 
 
@@ -106,7 +131,26 @@ class Upload:
             parts = self.spool.seal(digests)
         except CodecError as e:
             return Refusal("Malformed", str(e))
-        return check_parts(self.opened.ask[0], self.opened.parts, parts, self.spool.looked_at()) or parts
+        return self.opened.check_answer(self.header, parts, self.spool.looked_at()) or parts
+
+
+def sent_parts(task: Task, ask: Ask, folder: Path, limits: Limits, spares: Path | None = None) -> dict[str, Stored]:
+    """What is sent of a task: each part in a file, of this folder unless its checkpoint has it so already.
+
+    spares: see `stored.retire`. Raises JobFailed (OutOfRange, TooLarge), OSError when the disk refuses.
+    """
+    parts = {}
+    for name, tree in task.parts.items():
+        form = narrow.wire_form(tree, limits.wire_dtype) if name == "params" else tree
+        path = folder / f"task.{ask[0]}.{ask[1]}.{name}.safetensors"
+        try:
+            parts[name] = stored_form(form) or write(path, form, spares)
+        except OutOfRange as e:
+            raise JobFailed("OutOfRange", f"round {task.round}: the global model: {e}") from e
+    if (size := sum(part.size for part in parts.values())) > limits.max_bytes:
+        allowed = f"allowed: {limits.max_bytes} (spec.model.exchange.maxBytes)"
+        raise JobFailed("TooLarge", f"the global model has {size} bytes, {allowed}")
+    return parts
 
 
 def replay(opened: Open, journal: Journal) -> None:

@@ -311,7 +311,7 @@ def _ask_server(timeout: float | None) -> Task | None:
     while (task := s.uplink.next_task(timeout)) is not None and task.key.kind == "Offer":
         from .exchange import offer
 
-        announce, parts = offer(task, s.offered, s.forms)
+        announce, parts = offer(task, s.offered, s.forms, s.config.include)
         s.uplink.submit(announce, parts)
         s.uplink.done(task.key)
     s.offered = None  # the server has a model now; this process keeps one copy

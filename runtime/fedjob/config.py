@@ -49,6 +49,8 @@ class SiteConfig(_Config):
     sites: tuple[str, ...]
     workflow: dict[str, Any]  # as in the job file, defaults filled in
     params_type: str  # FULL or DIFF
+    include: tuple[str, ...] = ()  # patterns over tensor names; none: all tensors travel
+    wire_dtype: str = "Keep"  # the floating-point type that wider ones are rounded to, or Keep
     server: str  # host:port
     server_name: str  # in the server's certificate
     tls: Path

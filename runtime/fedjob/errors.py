@@ -19,6 +19,10 @@ class CodecError(FedJobError):
     """A value cannot travel as a tensor, or bytes that arrived are not a tensor file."""
 
 
+class OutOfRange(CodecError):  # noqa: N818
+    """A number that the dtype in which it must travel cannot hold."""
+
+
 class StateError(FedJobError):
     """A file of the job's state is missing, truncated or altered."""
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, MutableMapping
+import logging
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
+from . import narrow
 from . import wire_pb2 as wire
 from .acceptance import Header
-from .codec import FLOATS, ITEM_BYTES, Bytes, Inflow, Outflow, flatten, forms, header_length, numpy_dtype, parse
+from .codec import Bytes, Inflow, Outflow, difference_between, flatten, forms, header_length, parse
 from .config import SiteConfig
 from .errors import LocalProtocolError
 from .incoming import Incoming
 from .model import FLModel, ParamsType
+from .stored import Stored
 from .transport import Gone
 from .uplink import JobOver, Uplink
 
 Forms = MutableMapping[str, Mapping[str, str]]
-_BASE_FILE = "base.safetensors"
+_BASE = "base-"
+
+log = logging.getLogger("fedjob")
 
 
 def download(uplink: Uplink, task: wire.Task, known: Forms, config: SiteConfig) -> dict[str, Any] | None:
@@ -34,7 +37,7 @@ def download(uplink: Uplink, task: wire.Task, known: Forms, config: SiteConfig) 
         for part in task.parts:
             inflow, kept = Inflow(known.get(part.name, {})), Incoming(config.work, part)
             if part.name == "params" and config.params_type == ParamsType.DIFF and task.key.kind == "Train":
-                with _base_path(config).open("wb") as base:
+                with _new_base(config, part.digest) as base:
                     uplink.fetch(part, partial(_take_both, inflow, base), kept)
             else:
                 uplink.fetch(part, inflow.write_at, kept)
@@ -54,13 +57,18 @@ def _take_both(inflow: Inflow, base: BinaryIO, offset: int, data: Bytes) -> None
     base.write(data)
 
 
-def offer(task: wire.Task, model: Any, known: Forms) -> tuple[wire.Announce, list[Outflow]]:
-    """The answer to a server that has no initial model."""
+def offer(
+    task: wire.Task, model: Any, known: Forms, include: Sequence[str] = ()
+) -> tuple[wire.Announce, list[Outflow]]:
+    """The answer to a server that has no initial model: the included tensors, in their own dtypes."""
     if model is None:
         return wire.Announce(key=task.key, declined="the script offers no model in fedjob.init()"), []
-    outflow = flatten(model)
-    known["params"] = forms(outflow.layout)
-    return _announce(task, Header(), {"params": outflow})
+    whole = flatten(model)
+    known["params"] = forms(whole.layout)
+    names = list(whole.layout.by_name)
+    for at in narrow.idle(names, include):
+        log.error("spec.model.exchange.include[%d] %r fits none of the tensors %s", at, include[at], ", ".join(names))
+    return _announce(task, Header(whole=whole.layout.size), {"params": narrow.outgoing(whole, include, narrow.KEEP)})
 
 
 def announcement(
@@ -80,15 +88,21 @@ def announcement(
             if (tree := getattr(model, name)) is not None:
                 parts[name] = flatten(tree)
                 known[name] = forms(parts[name].layout)
-    kind = ParamsType(model.params_type or ParamsType.FULL)
-    if "params" in parts and config.params_type == ParamsType.DIFF and kind == ParamsType.FULL:
-        parts["params"], kind = _difference(parts["params"], _base_path(config)), ParamsType.DIFF
+    whole = parts["params"].layout.size if "params" in parts else 0
+    kind, digest = ParamsType(model.params_type or ParamsType.FULL), _digest(task)
+    if "params" in parts:
+        base = _base(config, digest) if config.params_type == ParamsType.DIFF else None
+        if base is not None and kind == ParamsType.FULL:
+            parts["params"], kind = _difference(parts["params"], base, config), ParamsType.DIFF
+        else:
+            parts["params"] = narrow.outgoing(parts["params"], config.include, config.wire_dtype)
     header = Header(
         num_examples=model.num_examples,
         metrics={str(k): float(v) for k, v in (model.metrics or {}).items()},
         meta=dict(model.meta or {}),
         params_type=ParamsType.FULL if evaluating else kind,
-        base=next((p.digest for p in task.parts if p.name == "params"), ""),
+        base=digest,
+        whole=whole,
     )
     return _announce(task, header, parts)
 
@@ -98,44 +112,44 @@ def _announce(task: wire.Task, header: Header, parts: Mapping[str, Outflow]) -> 
     return wire.Announce(key=task.key, parts=listed, header=header.to_json()), list(parts.values())
 
 
-def _base_path(config: SiteConfig) -> Path:
+def _digest(task: wire.Task) -> str:
+    return next((part.digest for part in task.parts if part.name == "params"), "")
+
+
+def _base_path(config: SiteConfig, digest: str) -> Path:
+    return config.work / f"{_BASE}{digest[:32]}.safetensors"
+
+
+@contextmanager
+def _new_base(config: SiteConfig, digest: str) -> Iterator[BinaryIO]:
+    """A file for the model received, named by its digest once it is whole; those of other models go."""
     config.work.mkdir(parents=True, exist_ok=True)
-    return config.work / _BASE_FILE
+    for old in config.work.glob(f"{_BASE}*"):
+        old.unlink()
+    path = _base_path(config, digest)
+    temporary = path.with_suffix(".part")
+    with temporary.open("wb") as file:
+        yield file
+    temporary.rename(path)
 
 
-def _difference(new: Outflow, base: Path) -> Outflow:
-    """new - base, computed as it is read, a chunk at a time. Integers travel as they are: half a count means nothing."""
-    file = base.open("rb")
-    prefix = file.read(8)
-    layout = parse(prefix + file.read(header_length(prefix) - 8))
-    if {s.name: (s.dtype, s.shape) for s in layout.specs} != {s.name: (s.dtype, s.shape) for s in new.layout.specs}:
+def _base(config: SiteConfig, digest: str) -> Stored:
+    """The model of the task as it was received, in a file. Raises LocalProtocolError if it was not."""
+    path = _base_path(config, digest)
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            layout = parse(prefix + file.read(header_length(prefix) - 8))
+    except FileNotFoundError:
         raise LocalProtocolError(
-            "params differ in names, shapes or dtypes from the model received; a DIFF needs the same"
-        )
-
-    def source(spec: Any, read: Any) -> Any:
-        at = layout.data_start + layout.by_name[spec.name].start
-
-        def minus(start: int, stop: int) -> Bytes:
-            item = ITEM_BYTES[spec.dtype]
-            a, b = start // item * item, -(-stop // item) * item  # whole elements around what is wanted
-            return _minus(read(a, b), _read_at(file, at + a, b - a), spec.dtype)[start - a : stop - a]
-
-        return minus if spec.dtype in FLOATS else read
-
-    return Outflow(new.layout, tuple((spec, source(spec, read)) for spec, read in new.sources))
+            "the model of this round was not received: call fedjob.receive() before fedjob.send() in each round, as what "
+            "travels is the difference from it (spec.model.exchange.params: Diff)"
+        ) from None
+    return Stored(path, layout, digest, b"")
 
 
-def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    # Positional: after a cut, gRPC's thread of the old stream may still be reading here.
-    data = b""
-    while len(data) < size and (more := os.pread(file.fileno(), size - len(data), offset + len(data))):
-        data += more
-    return data
-
-
-def _minus(new: Bytes, base: bytes, dtype: str) -> Bytes:
-    kind = numpy_dtype(dtype)
-    wide = np.float64 if kind.itemsize > 2 else np.float32
-    difference = np.frombuffer(new, kind).astype(wide) - np.frombuffer(base, kind).astype(wide)
-    return bytes(difference.astype(kind).tobytes())
+def _difference(new: Outflow, base: Stored, config: SiteConfig) -> Outflow:
+    difference = narrow.outgoing(new, config.include, config.wire_dtype, base)
+    if unlike := difference_between(base.layout, difference.layout):
+        raise LocalProtocolError(f"params differ in names, shapes or dtypes from the model received: {unlike}")
+    return difference

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .model import ParamsType
+from .narrow import KEEP
 
 
 @dataclass(frozen=True)
 class Limits:
-    """All in seconds of running time. params_type: what sites answer with, FULL or DIFF."""
+    """Times are seconds of running time.
+
+    params_type: what sites answer with, FULL or DIFF. wire_dtype: see `narrow.wire_dtype`. max_bytes: of one sending.
+    """
 
     round_seconds: float
     wait_seconds: float
@@ -17,3 +21,5 @@ class Limits:
     start_seconds: float
     active_seconds: float
     params_type: str = ParamsType.FULL
+    wire_dtype: str = KEEP
+    max_bytes: int = 1 << 62

@@ -377,6 +377,8 @@ def _site_process(run: Run, site: Site, directory: Path) -> Process:
         sites=tuple(sorted(s.name for s in spec.sites)),
         workflow=spec.workflow.model_dump(mode="json", by_alias=True),
         params_type=ParamsType.DIFF if spec.model.exchange.params == "Diff" else ParamsType.FULL,
+        include=spec.model.exchange.include,
+        wire_dtype=spec.model.exchange.dtype,
         server=f"{_ADDRESS}:{run.port}",
         server_name="localhost",
         tls=run.keys / site.name,

@@ -13,15 +13,15 @@ Nothing here rounds a master. Each form is a tree over another that is rounded o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 
 import numpy as np
 
 from . import skeleton
-from .codec import FLOATS, ITEM_BYTES, Layout, Spec, numpy_dtype, own_dtypes
-from .errors import CodecError
+from .codec import FLOATS, ITEM_BYTES, Bytes, Layout, Outflow, Spec, numpy_dtype, own_dtypes
+from .errors import OutOfRange
 from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, laid_out
 
 KEEP = "Keep"
@@ -64,7 +64,7 @@ def master_form(model: Tree, patterns: Sequence[str] = ()) -> Tree:
 def wire_form(master: Tree, limit: str) -> Tree:
     """A master as it goes out: `master` itself where that changes nothing.
 
-    limit: see `wire_dtype`. Reading it raises CodecError for a value that the wire's dtype cannot hold.
+    limit: see `wire_dtype`. Reading it raises OutOfRange for a value that the wire's dtype cannot hold.
     """
     own = _own(master.layout)
     chosen = {s.name: wire_dtype(own[s.name], s.shape, limit) for s in master.layout.specs}
@@ -75,7 +75,10 @@ def wire_form(master: Tree, limit: str) -> Tree:
     def read(spec: Spec, start: int, stop: int) -> Block:
         block = narrow.read(spec, start, stop)
         if not fits(block, spec.dtype):
-            raise CodecError(f"{spec.name!r} holds NaN, infinity or a value beyond {spec.dtype}")
+            raise OutOfRange(
+                f"{spec.name!r} holds NaN, infinity or a number beyond {largest(spec.dtype):.4g}, the largest of "
+                f"{spec.dtype}, in which it travels (spec.model.exchange.dtype)"
+            )
         return block
 
     return Computed(narrow.layout, read)
@@ -111,6 +114,50 @@ def _own(layout: Layout) -> dict[str, str]:
 def _recast(tree: Tree, dtypes: Mapping[str, str], own: Mapping[str, str]) -> Tree:
     layout = relaid(tree.layout, dtypes, own)
     return tree if layout is tree.layout else laid_out(tree, layout)
+
+
+# ------------------------------------------------------------------------------------------------- what a script sends
+
+
+def outgoing(new: Outflow, patterns: Sequence[str], limit: str, base: Tree | None = None) -> Outflow:
+    """What of a script's tensors is sent: the included ones, each rounded once to its wire dtype, as it is read.
+
+    base: what the script received, on the wire; then it is the difference from there that is sent, of floating-point
+    tensors: half a count means nothing. It must have what is sent (`codec.difference_between`).
+    """
+    names = included(new.layout.by_name, patterns)
+    chosen = {n: wire_dtype(new.layout.by_name[n].dtype, new.layout.by_name[n].shape, limit) for n in names}
+    layout = relaid(new.layout, chosen, chosen)
+    if layout is new.layout and base is None:
+        return new
+    given = {spec.name: (spec, source) for spec, source in new.sources}
+    return Outflow(layout, tuple((spec, _source(*given[spec.name], spec, base)) for spec in layout.data_order))
+
+
+def _source(
+    have: Spec, read: Callable[[int, int], Bytes], want: Spec, base: Tree | None
+) -> Callable[[int, int], Bytes]:
+    wide, item = ITEM_BYTES[have.dtype], ITEM_BYTES[want.dtype]
+    origin = base if have.dtype in FLOATS else None
+    if have.dtype == want.dtype and origin is None:
+        return read
+
+    def source(start: int, stop: int) -> Bytes:
+        a, b = start // item, -(-stop // item)  # whole elements around what is wanted
+        block = np.frombuffer(read(a * wide, b * wide), numpy_dtype(have.dtype))
+        if origin is not None:
+            block = _minus(block, origin.read(origin.layout.by_name[want.name], a, b))
+        return rounded(block, want.dtype).view(np.uint8)[start - a * item : stop - a * item].data
+
+    return source
+
+
+def _minus(new: Block, base: Block) -> Block:
+    """new - base, as -(base - new): then no change is -0, and adding it leaves every bit of any number, also of a -0."""
+    wide = np.float64 if new.dtype == np.float64 else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = np.subtract(base, new, dtype=wide)
+        return np.negative(difference, out=difference)
 
 
 # ------------------------------------------------------------------------------------------------------------- layouts

@@ -76,6 +76,7 @@ def round_record(
 ) -> RoundRecord:
     """A completed round's line of history. phases: seconds. traffic: bytes in and out during the round."""
     answers, records, missing = session.outcome(kind)
+    included, wire = session.sizes(kind)
     return RoundRecord(
         round=number,
         kind=kind,
@@ -87,5 +88,7 @@ def round_record(
         metrics=mean_metrics([(a.num_examples, a.metrics) for a in answers.values()]),
         bytes_in=traffic[0],
         bytes_out=traffic[1],
+        bytes_included=included,
+        bytes_wire=wire,
         model_digest=digest,
     )

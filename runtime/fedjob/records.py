@@ -43,7 +43,11 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True)
 class SiteRound:
-    """One site's part in one round. Metrics score the model that the site received."""
+    """One site's part in one round. Metrics score the model that the site received.
+
+    bytes_whole: of the model as the script sent it, every tensor in its own dtype; what was chosen of it went up. 0: not
+    known.
+    """
 
     examples: float = 0.0
     metrics: Metrics = field(default_factory=dict)
@@ -52,6 +56,7 @@ class SiteRound:
     seconds_down: float = 0.0
     seconds_train: float = 0.0
     seconds_up: float = 0.0
+    bytes_whole: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ class RoundRecord:
     started from; in an Evaluate round, the final model.
     phases: seconds of "train", "aggregate", "checkpoint"; they add up to `seconds` or a little less.
     bytes_in, bytes_out: as the server sees them (in: from the sites).
-    model_digest: of the model after this round, in hex.
+    bytes_included, bytes_wire: of the model that each site was sent: every tensor of it in its own dtype, and as it went.
+    model_digest: of the model after this round as the server keeps it, in hex.
     """
 
     round: int
@@ -84,6 +90,8 @@ class RoundRecord:
     metrics: Metrics = field(default_factory=dict)
     bytes_in: int = 0
     bytes_out: int = 0
+    bytes_included: int = 0
+    bytes_wire: int = 0
     model_digest: str = ""
 
 

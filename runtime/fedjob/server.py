@@ -20,7 +20,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, conclusion, identity, transport
+from . import checkpoint, conclusion, identity, narrow, transport
 from .conclusion import Conclusion
 from .config import ServerConfig, read_server
 from .errors import FedJobError, JobFailed, PeerFailed, StateError, TransportError
@@ -33,7 +33,7 @@ from .refusals import log_refusals
 from .service import JobService
 from .session import Interrupted, Session
 from .stopping import reached
-from .stored import Stored, open_stored, stored_form, sync_folder
+from .stored import Stored, open_stored, stored_form, sync_file, sync_folder, write, write_whole
 from .trees import Tree
 from .workflows import WORKFLOWS
 
@@ -42,6 +42,7 @@ log = logging.getLogger("fedjob.server")
 EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, EXIT_SOFTWARE, EXIT_INTERRUPTED = 0, 1, 2, 70, 143
 MODEL_FILE = "model.safetensors"
 _CHECKPOINT = "checkpoint"
+_REST_FILE = "initial.digest"
 _STATUS_SECONDS = 0.2
 _DRAIN_SECONDS = 10.0
 
@@ -92,6 +93,8 @@ def _session(config: ServerConfig) -> Session:
         start_seconds=spec.start_deadline_seconds,
         active_seconds=spec.active_deadline_seconds,
         params_type=ParamsType.DIFF if spec.model.exchange.params == "Diff" else ParamsType.FULL,
+        wire_dtype=spec.model.exchange.dtype,
+        max_bytes=spec.model.exchange.max_size,
     )
     return Session(
         [s.name for s in spec.sites], frozenset(spec.required_sites), limits, config.state, attempt=config.attempt
@@ -171,7 +174,7 @@ def _stand_by(config: ServerConfig, story: Story, session: Session, end: Conclus
             raise
         return  # the job may have failed of just that
     if end.state == "Complete" and state is not None and not (config.run / MODEL_FILE).exists():
-        _publish(state.model, config.run / MODEL_FILE)
+        _publish(config, state.model)
 
 
 def _saved(config: ServerConfig, story: Story, session: Session) -> Any:
@@ -213,7 +216,7 @@ def _drive(config: ServerConfig, story: Story, session: Session) -> str:
             break
     keeper.close(max(spec.active_deadline_seconds - session.running_seconds(), 1.0))
     session.end_rounds()
-    session.until_space(partial(_publish, state.model, config.run / MODEL_FILE))
+    session.until_space(partial(_publish, config, state.model))
     return reason or "RoundsCompleted"
 
 
@@ -269,9 +272,26 @@ def _tell(
 
 
 def _initial_model(config: ServerConfig, session: Session) -> Tree:
-    """The file that the job names, or what the first site that offers a model offers: required sites first."""
-    if config.initial is not None:
-        return open_stored(config.initial)
+    """What the rounds begin with: the included tensors of the model that is there first, as the server keeps them."""
+    include = config.job.spec.model.exchange.include
+    model: Tree
+    if config.initial is None:
+        site, model = _offered(config, session)
+        whose = f"the model that {site} offers; the log of {site} lists its tensors"
+    else:
+        model = initial = open_stored(config.initial)
+        if include:  # the final model is this one, with what was trained in its place
+            write_whole(config.state / _REST_FILE, initial.digest.encode())
+        names = ", ".join([*list(model.layout.by_name)[:6], "…"][: len(model.layout.specs)])
+        whose = f"the initial model, whose {len(model.layout.specs)} tensors are {names}"
+    for at in narrow.idle(list(model.layout.by_name), include):
+        message = f"spec.model.exchange.include[{at}] {include[at]!r} fits no tensor of {whose}"
+        raise JobFailed("NoTensorIncluded", message)
+    return narrow.master_form(model, include)
+
+
+def _offered(config: ServerConfig, session: Session) -> tuple[str, Tree]:
+    """The first model that a site offers, required sites asked first, and whose it is."""
     required = config.job.spec.required_sites
     why = []
     for name in sorted(session.clients, key=lambda n: (n not in required, n)):
@@ -282,7 +302,7 @@ def _initial_model(config: ServerConfig, session: Session) -> Tree:
             why.append(str(e))
         else:
             log.info("initial model from %s", name)
-            return model
+            return name, model
     raise JobFailed(
         "NoInitialModel",
         f"no site offered one ({'; '.join(why)}); call fedjob.init(model.state_dict()) or set spec.model.initial",
@@ -295,15 +315,25 @@ def _file(model: Tree) -> Stored:
     return stored
 
 
-def _publish(model: Tree, path: Path) -> None:
-    """The final model under its public name, whole or not at all."""
-    source = _file(model).path
+def _publish(config: ServerConfig, master: Tree) -> None:
+    """The final model under its public name, in its own dtypes, whole or not at all.
+
+    Raises StateError if the initial model, which it is laid over, is not what it was.
+    """
+    path = config.run / MODEL_FILE
     temporary = path.with_name(f".{path.name}")
     temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)  # files of the state are never changed in place
-    except OSError:
-        shutil.copyfile(source, temporary)
+    model = narrow.own_form(master)
+    if config.initial is not None and config.job.spec.model.exchange.include:
+        model = narrow.laid_over(open_stored(config.initial, (config.state / _REST_FILE).read_text()), model)
+    if (kept := stored_form(model)) is None:
+        write(temporary, model)
+    else:
+        try:
+            os.link(kept.path, temporary)  # files of the state are never changed in place
+        except OSError:
+            shutil.copyfile(kept.path, temporary)
+    sync_file(temporary)
     temporary.rename(path)
     sync_folder(path.parent)
 

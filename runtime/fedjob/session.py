@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from . import disk
 from . import wire_pb2 as wire
 from .acceptance import Refusal
-from .asks import Ask, Open, Upload, replay
+from .asks import Ask, Open, Upload, replay, sent_parts
 from .conditions import Conditions
 from .departures import Departures
 from .errors import JobFailed, PeerFailed, TransportError
@@ -38,8 +38,7 @@ from .quorum import Asked, Closed, NotMet, Rule, decide
 from .records import Missing, RoundKind, SiteRound
 from .roster import Push, Site, absences
 from .spool import Spool, facts
-from .stored import Stored, retire, stored_form, write
-from .trees import Tree
+from .stored import Stored, retire
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -214,12 +213,9 @@ class Session:
     def _open(self, task: Task, sites: frozenset[str], rule: Rule) -> Open:
         ask = self.until_space(partial(self._number, task))
         # Writing what is sent and reading back what had come may take long: sites come and go meanwhile.
-        parts = {
-            name: self.until_space(partial(self._stored, tree, f"{task.kind}.{ask[1]}.{name}"))
-            for name, tree in task.parts.items()
-        }
         assert self._journal is not None
-        opened = Open(ask, task.round, sites, rule, parts)
+        parts = self.until_space(partial(sent_parts, task, ask, self._journal.folder, self._limits, self.spares))
+        opened = Open(ask, task.round, sites, rule, parts, task.parts)
         replay(opened, self._journal)
         with self._changed:
             for name in opened.answers:
@@ -241,11 +237,6 @@ class Session:
                 self._journal.append("asked", ask=list(ask))
             self._count[task.kind] += 1
             return ask
-
-    def _stored(self, tree: Tree, name: str) -> Stored:
-        """The tree in a file: where its checkpoint has put it, or else in this round's folder."""
-        assert self._journal is not None
-        return stored_form(tree) or write(self._journal.folder / f"task.{name}.safetensors", tree)
 
     def _await_answers(self, opened: Open, given: set[str]) -> list[str] | None:
         """Sites whose answers are new, or None when the round is closed. Raises JobFailed, Interrupted."""
@@ -369,8 +360,8 @@ class Session:
         Raises TransportError while no round is open: a server that was started again has not come to it yet.
         """
         with self._changed:
-            if self._journal is None and self._end is None:
-                raise TransportError("no round is open yet")
+            if self._end is None and (self._journal is None or len(self._asks) < self._count.total()):
+                raise TransportError("no round is open yet, or the next question is being written")
             for opened in self._asks.values():
                 if opened.waits_for(name):
                     for part in opened.parts.values():
@@ -396,7 +387,7 @@ class Session:
                 return verdict
             self._not_judged(name)
             opened = self._asks[ask]
-            header = opened.judge_announced(announce, self._limits.params_type)
+            header = opened.judge_announced(announce, self._limits)
             if isinstance(header, Refusal):
                 return self._out(opened, name, "Refused", header)
             assert self._journal is not None
@@ -549,6 +540,11 @@ class Session:
                 reason, _, message = out.get(name, "DeadlineExceeded: no answer when the round closed").partition(": ")
                 missing.append(Missing(name, reason, message))
             return dict(opened.answers), dict(opened.records), missing
+
+    def sizes(self, kind: str) -> tuple[int, int]:
+        """See `asks.Open.sizes`, of the last ask of a kind in this round."""
+        with self._changed:
+            return self._asks[kind, self._count[kind] - 1].sizes()
 
     def round_seconds(self) -> float:
         """Running time of the round so far."""

@@ -20,16 +20,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint
-from .acceptance import Header, Refusal, check_header, check_parts
-from .api import Workflow
-from .codec import Inflow
+from . import checkpoint, narrow
+from .acceptance import Header, Refusal, check_header
+from .api import Exchange, Workflow
+from .asks import Open, sent_parts
+from .codec import Inflow, Outflow, flatten
 from .errors import JobFailed, PeerFailed
-from .model import FLModel
+from .limits import Limits
+from .model import FLModel, ParamsType
 from .peers import Answer, Close, Task
 from .quorum import Asked, Closed, NotMet, Rule, decide
+from .records import SiteRound
 from .stored import Stored, open_stored, stored_form, write, write_values
-from .trees import Tree
+from .trees import Tree, flowing
 from .workflows import WORKFLOWS
 
 Client = Callable[[FLModel], FLModel]
@@ -81,6 +84,7 @@ class World:
     closed: dict[Key, list[str]] = field(default_factory=dict)
     trained: Counter[tuple[str, int]] = field(default_factory=Counter)
     calls: int = 0
+    exchange: Exchange = field(default_factory=Exchange)
 
     def call(self) -> None:
         """Count a call, and be killed before it if that is planned."""
@@ -113,7 +117,11 @@ class InMemory:
         w.call()
         key = (task.kind, task.round, self._count[task.kind, task.round])
         self._count[task.kind, task.round] += 1
-        sent = {name: _stored(w.folder, tree, f"task-{name}") for name, tree in task.parts.items()}
+        seconds = float(self._workflow.round_timeout_seconds)
+        limits = Limits(
+            seconds, self._wait_seconds, seconds, seconds, seconds, "", w.exchange.dtype, w.exchange.max_size
+        )
+        sent = sent_parts(task, (task.kind, key[2]), w.folder, limits)
         rule = Rule(quorum, self._workflow.round_timeout_seconds, close, self._required, self._wait_seconds)
         came = [s for s in w.closed.get(key, to) if (key, s) in w.answers]
         waiting = [] if key in w.closed else self._arrivals(key, to)
@@ -134,7 +142,11 @@ class InMemory:
                 w.closed[key] = sorted(answered)
             elif waiting:
                 site, now = waiting.pop(0), now + 1.0
-                came = [site] if self._answer(key, site, task, sent) else []
+                came = (
+                    [site]
+                    if self._answer(Open((key[0], key[2]), key[1], frozenset(to), rule, sent, task.parts), site)
+                    else []
+                )
             else:
                 now = step.until_seconds
 
@@ -145,29 +157,36 @@ class InMemory:
         random.Random(f"{w.faults.seed}/{key}").shuffle(sites)
         return sites
 
-    def _answer(self, key: Key, site: str, task: Task, sent: Mapping[str, Stored]) -> bool:
+    def _answer(self, opened: Open, site: str) -> bool:
         """Let a site work on a task; whether its answer counts."""
-        w = self._world
-        w.trained[site, task.round] += task.kind == "Train"
-        trees = {name: _values(part) for name, part in sent.items()}
-        model = FLModel(**trees, current_round=task.round, total_rounds=self._workflow.rounds, meta={"task": task.kind})
+        w, kind = self._world, opened.ask[0]
+        key = (kind, opened.round, opened.ask[1])
+        w.trained[site, opened.round] += kind == "Train"
+        trees = {name: _values(part) for name, part in opened.parts.items()}
+        model = FLModel(**trees, current_round=opened.round, total_rounds=self._workflow.rounds, meta={"task": kind})
         try:
             back = w.clients[site](model)
         except Decline as e:
             w.out.setdefault(key, {})[site] = Refusal("Declined", str(e))
             return False
-        header = Header(back.num_examples, dict(back.metrics or {}), dict(back.meta or {}))
-        parts: dict[str, Tree] = {}
+        parts: dict[str, Stored] = {}
         for name in ("params", "optimizer_params"):
-            if task.kind != "Evaluate" and (tree := getattr(back, name)) is not None:
-                parts[name] = write_values(w.folder / f"{'-'.join(map(str, key))}-{site}-{name}", tree)
-        if problem := check_header(header, "FULL", "") or check_parts(task.kind, sent, parts):
+            if kind != "Evaluate" and (tree := getattr(back, name)) is not None:
+                outflow = self._outgoing(back, opened.parts[name]) if name == "params" else flatten(tree)
+                parts[name] = write(w.folder / f"{'-'.join(map(str, key))}-{site}-{name}", flowing(outflow))
+        params_type = ParamsType.DIFF if "params" in parts and w.exchange.params == "Diff" else ParamsType.FULL
+        base = opened.parts["params"].digest
+        header = Header(back.num_examples, dict(back.metrics or {}), dict(back.meta or {}), params_type, base)
+        if problem := check_header(header, params_type, base) or opened.check_answer(header, parts, {}):
             w.out.setdefault(key, {})[site] = problem
             return False
-        w.answers[key, site] = Answer(
-            site, task.kind, task.round, header.num_examples, header.metrics, header.meta, parts
-        )
+        w.answers[key, site] = opened.take(site, "", header, parts, SiteRound())
         return True
+
+    def _outgoing(self, back: FLModel, received: Tree) -> Outflow:
+        exchange = self._world.exchange
+        base = received if exchange.params == "Diff" and back.params_type == ParamsType.FULL else None
+        return narrow.outgoing(flatten(back.params), exchange.include, exchange.dtype, base)
 
 
 def run(
@@ -177,16 +196,19 @@ def run(
     *,
     required: Sequence[str] = (),
     faults: Faults = Faults(),
+    exchange: Exchange = Exchange(),
 ) -> Result:
     """Run a workflow from an initial model (a tree of arrays) to its end, through as many lives of the server as it takes.
 
+    exchange: what travels between the sites and the server, as in a job file.
     Raises JobFailed as a real job would, with the same reasons.
     """
     module = WORKFLOWS[workflow.type]
     with tempfile.TemporaryDirectory() as name:
-        world = World(clients, faults, Path(name))
+        world = World(clients, faults, Path(name), exchange=exchange)
         folder = world.folder / "checkpoint"
-        checkpoint.save(folder, module.start(write_values(world.folder / "initial", model)), 0.0)
+        master = narrow.master_form(write_values(world.folder / "initial", model), exchange.include)
+        checkpoint.save(folder, module.start(master), 0.0)
         while True:
             peers = InMemory(world, workflow, frozenset(required))
             try:
@@ -196,10 +218,11 @@ def run(
             except Killed:
                 continue
         state = _state(folder, module)
+        final = _stored(world.folder / "final", narrow.own_form(state.model))
         return Result(
             state.round,
-            _values(state.model),
-            state.model.path.read_bytes(),
+            _values(final),
+            final.path.read_bytes(),
             world.calls,
             world.trained,
             dict(world.out),
@@ -217,8 +240,8 @@ def _state(folder: Path, module: Any) -> Any:
     return saved[0]
 
 
-def _stored(folder: Path, tree: Tree, name: str) -> Stored:
-    return stored_form(tree) or write(folder / name, tree)
+def _stored(path: Path, tree: Tree) -> Stored:
+    return stored_form(tree) or write(path, tree)
 
 
 def _values(stored: Stored) -> Any:

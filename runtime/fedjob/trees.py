@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .codec import FLOATS, ITEM_BYTES, Layout, Spec, flatten, numpy_dtype
+from .codec import FLOATS, ITEM_BYTES, Layout, Outflow, Spec, flatten, numpy_dtype
 
 Block = np.ndarray[Any, np.dtype[Any]]
 BLOCK_ELEMENTS = (
@@ -50,7 +50,11 @@ class Computed:
 
 def in_memory(values: Any) -> Computed:
     """A tree of live tensors or arrays as a `Tree`; nothing is copied until it is read."""
-    outflow = flatten(values)
+    return flowing(flatten(values))
+
+
+def flowing(outflow: Outflow) -> Computed:
+    """What is ready to be sent as a `Tree`."""
     sources = {spec.name: source for spec, source in outflow.sources}
 
     def compute(spec: Spec, start: int, stop: int) -> Block:

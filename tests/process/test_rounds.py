@@ -129,17 +129,18 @@ def test_one_answer_of_one_process_of_one_attempt_counts(host: Callable[..., Hos
     a.fetch(first)
     verdict = a.answer(first, update(params_type=ParamsType.DIFF), base="0" * 64)
     assert verdict.reason == "StaleBase"
+    b.fetch(b.task("Train", 0))
     answer(0, b, params_type=ParamsType.DIFF)
 
     stale = run.puppet("a", attempt=7)
     with pytest.raises(JobFailed, match="StaleAttempt"):
         stale.uplink.next_task(30)
     second = a.task("Train", 1)  # nothing of this has disturbed the process that belongs here
+    assert a.answer(first, update(5.0, params_type=ParamsType.DIFF)).reason == "PastRound"
+    a.fetch(second)
     assert stale.answer(second, update(params_type=ParamsType.DIFF)).reason == "StaleAttempt"
     b.fetch(b.task("Train", 1))
     assert b.answer(b.task("Train", 1), update(), params_type="FULL").reason == "WrongParamsType"
-    a.fetch(second)
-    assert a.answer(first, update(5.0, params_type=ParamsType.DIFF)).reason == "PastRound"
     assert a.answer(second, update(params_type=ParamsType.DIFF)).accepted
     assert_over(a, b)
     assert run.wait() == 0

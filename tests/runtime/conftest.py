@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from fedjob import checkpoint, exchange, identity, testing, transport
-from fedjob.api import Workflow
+from fedjob import checkpoint, identity, narrow, testing, transport
+from fedjob import exchange as exchanging
+from fedjob.api import Exchange, Workflow
 from fedjob.config import SiteConfig
 from fedjob.limits import Limits
 from fedjob.model import FLModel
@@ -54,23 +56,25 @@ def serving(session: Session, folder: Path, authority: identity.Authority) -> It
         thread.join(10)
 
 
-def site_loop(address: str, authority: identity.Authority, site: str, client: testing.Client, folder: Path) -> None:
+def site_loop(
+    address: str, authority: identity.Authority, site: str, client: testing.Client, folder: Path, exchanged: Exchange
+) -> None:
     """What a training script does, for a function: tasks in, answers out, until the job ends."""
     now = datetime.now(UTC)
     credentials = identity.issue(authority, authority.site(site), now=now, lifetime=timedelta(hours=1))
     config = SiteConfig(job="j", uid=UID, attempt=1, trust_domain=identity.TRUST_DOMAIN, site=site, sites=(site,), workflow={},
-                        params_type="FULL", server=address, server_name="localhost", tls=folder, work=folder / site,
+                        params_type=exchanged.params.upper(), include=exchanged.include, wire_dtype=exchanged.dtype, server=address, server_name="localhost", tls=folder, work=folder / site,
                         server_lost_seconds=30.0)  # fmt: skip
     uplink = Uplink(address, "localhost", credentials, 1, 30.0)
     forms: dict[str, Mapping[str, str]] = {}
     try:
         while (task := uplink.next_task(30.0)) is not None:
-            parts = exchange.download(uplink, task, forms, config)
+            parts = exchanging.download(uplink, task, forms, config)
             if parts is None:
                 continue
             try:
                 back = client(FLModel(**parts, current_round=task.key.round, meta={"task": task.key.kind}))
-                uplink.submit(*exchange.announcement(task, back, forms, config))
+                uplink.submit(*exchanging.announcement(task, back, forms, config))
             except testing.Decline as e:
                 uplink.submit(Announce(key=task.key, declined=str(e)), ())
             uplink.done(task.key)
@@ -79,7 +83,13 @@ def site_loop(address: str, authority: identity.Authority, site: str, client: te
 
 
 def run_over_wire(
-    folder: Path, workflow: Workflow, model: Any, clients: Mapping[str, testing.Client], *, required: Sequence[str] = ()
+    folder: Path,
+    workflow: Workflow,
+    model: Any,
+    clients: Mapping[str, testing.Client],
+    *,
+    required: Sequence[str] = (),
+    exchange: Exchange = Exchange(),
 ) -> testing.Result:
     """`testing.run`, with a socket between the server and each client. Silence and kills are the process tests' matter."""
     trained: Counter[tuple[str, int]] = Counter()
@@ -92,19 +102,28 @@ def run_over_wire(
         return train
 
     module = WORKFLOWS[workflow.type]
-    limits = Limits(workflow.round_timeout_seconds, 0.0, 30.0, 30.0, 600.0)
+    limits = Limits(
+        workflow.round_timeout_seconds,
+        0.0,
+        30.0,
+        30.0,
+        600.0,
+        exchange.params.upper(),
+        exchange.dtype,
+        exchange.max_size,
+    )
     session = Session(sorted(clients), frozenset(required), limits, folder)
     authority = identity.create_authority(UID, now=datetime.now(UTC), lifetime=timedelta(hours=1))
     missing: dict[testing.Key, Any] = {}
     with serving(session, folder, authority) as address:
         threads = [
-            threading.Thread(target=site_loop, args=(address, authority, s, counted(s), folder))
+            threading.Thread(target=site_loop, args=(address, authority, s, counted(s), folder, exchange))
             for s in sorted(clients)
         ]
         for thread in threads:
             thread.start()
         try:
-            state = module.start(write_values(folder / "initial", model))
+            state = module.start(narrow.master_form(write_values(folder / "initial", model), exchange.include))
             checkpoint.save(folder / "checkpoint", state, 0.0)
             for state in module.server(session, state, workflow):  # noqa: B020
                 checkpoint.save(folder / "checkpoint", state, 0.0)
@@ -117,7 +136,7 @@ def run_over_wire(
                 thread.join(30)
     loaded = checkpoint.load(folder / "checkpoint", module.State)
     assert loaded is not None
-    stored = loaded[0].model
+    stored = testing._stored(folder / "final", narrow.own_form(loaded[0].model))
     values = testing._values(stored)
     return testing.Result(loaded[0].round, values, stored.path.read_bytes(), 0, trained, missing)
 
@@ -127,7 +146,7 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> Network:
     """Runs a workflow to its end. Every test that takes it runs twice: in memory, and over real connections."""
     if request.param == "memory":
         return testing.run
-    return lambda *args, **kwargs: run_over_wire(tmp_path, *args, **kwargs)
+    return lambda *args, **kwargs: run_over_wire(Path(tempfile.mkdtemp(dir=tmp_path)), *args, **kwargs)
 
 
 @pytest.fixture(name="serving")

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedjob import narrow
 from fedjob import wire_pb2 as wire
 from fedjob.acceptance import Header, read_header
 from fedjob.codec import Inflow, Outflow
@@ -21,7 +22,8 @@ from fedjob.config import SiteConfig
 from fedjob.errors import LocalProtocolError
 from fedjob.exchange import announcement, offer
 from fedjob.model import FLModel, ParamsType
-from fedjob.stored import write_values
+from fedjob.stored import write
+from fedjob.trees import in_memory
 
 BASE_DIGEST = "ab" * 32
 FLOATS: list[Any] = [
@@ -29,10 +31,10 @@ FLOATS: list[Any] = [
 ]  # fmt: skip
 
 
-def config(work: Path, params_type: str) -> SiteConfig:
+def config(work: Path, params_type: str, **chosen: Any) -> SiteConfig:
     return SiteConfig(
         job="j", uid="u", attempt=1, trust_domain="t", site="a", sites=("a",), workflow={}, params_type=params_type,
-        server="localhost:1", server_name="localhost", tls=work, work=work, server_lost_seconds=1.0,
+        server="localhost:1", server_name="localhost", tls=work, work=work, server_lost_seconds=1.0, **chosen,
     )  # fmt: skip
 
 
@@ -40,9 +42,11 @@ def task(kind: str = "Train") -> wire.Task:
     return wire.Task(key=wire.Key(kind=kind, round=3), parts=[wire.Part(name="params", digest=BASE_DIGEST)])
 
 
-def sent(model: FLModel, work: Path, params_type: str = "FULL", kind: str = "Train") -> tuple[Header, list[Outflow]]:
-    """The header and the parts that a model becomes."""
-    announce, parts = announcement(task(kind), model, {}, config(work, params_type))
+def sent(
+    model: FLModel, work: Path, params_type: str = "FULL", kind: str = "Train", **chosen: Any
+) -> tuple[Header, list[Outflow]]:
+    """The header and the parts that a model becomes. chosen: `include`, `wire_dtype`."""
+    announce, parts = announcement(task(kind), model, {}, config(work, params_type, **chosen))
     header = read_header(announce.header)
     assert isinstance(header, Header)
     assert [p.size for p in announce.parts] == [p.layout.size for p in parts]
@@ -50,7 +54,7 @@ def sent(model: FLModel, work: Path, params_type: str = "FULL", kind: str = "Tra
 
 
 def bytes_of(outflow: Outflow) -> bytes:
-    return outflow.read(0, outflow.layout.size)
+    return bytes(outflow.read(0, outflow.layout.size))
 
 
 def tree_of(outflow: Outflow) -> Any:
@@ -59,9 +63,9 @@ def tree_of(outflow: Outflow) -> Any:
     return inflow.tree()
 
 
-def received(work: Path, base: Any) -> None:
-    """Put the model of the round where a site keeps what differences are taken from."""
-    write_values(work / "base.safetensors", base)
+def received(work: Path, base: Any, limit: str = "Keep", digest: str = BASE_DIGEST) -> None:
+    """Put the model of the round, as it is on the wire, where a site keeps what differences are taken from."""
+    write(work / f"base-{digest[:32]}.safetensors", narrow.wire_form(in_memory(base), limit))
 
 
 # ------------------------------------------------------------------------------------------------------- differences
@@ -150,6 +154,14 @@ def test_differences_that_a_script_made_itself_travel_as_they_are(tmp_path: Path
     assert tree_of(params)["w"].tolist() == [7.0, 7.0]
 
 
+@pytest.mark.parametrize("params_type", ["FULL", "DIFF"])
+def test_without_the_model_of_the_round_no_difference_can_be_named(tmp_path: Path, params_type: str) -> None:
+    """Whoever takes it: a script that did not receive in this round has another base than the one that would be named."""
+    received(tmp_path, {"w": np.ones(2)}, digest="cd" * 32)
+    with pytest.raises(LocalProtocolError, match=r"call fedjob.receive\(\) before fedjob.send\(\) in each round"):
+        sent(FLModel(params={"w": np.ones(2)}, params_type=params_type), tmp_path, "DIFF")
+
+
 def test_an_optimizers_state_is_never_a_difference(tmp_path: Path) -> None:
     received(tmp_path, {"w": np.ones(2)})
     model = FLModel(params={"w": np.ones(2)}, optimizer_params={"m": np.full(2, 4.0)})
@@ -163,7 +175,9 @@ def test_an_optimizers_state_is_never_a_difference(tmp_path: Path) -> None:
 def test_weights_travel_as_they_are_with_what_the_script_says_of_them(tmp_path: Path) -> None:
     model = FLModel(params={"w": np.ones(2)}, metrics={"loss": 0.5}, meta={"num_examples": 7, "note": "é"})
     header, (params,) = sent(model, tmp_path)
-    assert header == Header(7.0, {"loss": 0.5}, {"num_examples": 7, "note": "é"}, "FULL", BASE_DIGEST)
+    assert header == Header(
+        7.0, {"loss": 0.5}, {"num_examples": 7, "note": "é"}, "FULL", BASE_DIGEST, params.layout.size
+    )
     assert tree_of(params)["w"].tolist() == [1.0, 1.0]
 
 

@@ -39,10 +39,12 @@ ROUND = RoundRecord(
     phases={"train": 1.0, "aggregate": 0.1, "checkpoint": 0.05},
     contributors=("a", "b"),
     missing=(Missing("c", "NotFinite", "tensor fc.weight holds NaN"),),
-    sites={"a": SiteRound(812.0, {"accuracy": 0.9}, 1, 2, 0.1, 0.8, 0.2)},
+    sites={"a": SiteRound(812.0, {"accuracy": 0.9}, 1, 2, 0.1, 0.8, 0.2, 8)},
     metrics={"accuracy": 0.91},
     bytes_in=3,
     bytes_out=4,
+    bytes_included=6,
+    bytes_wire=5,
     model_digest="c0ffee",
 )
 STATUS = Status(
@@ -74,11 +76,14 @@ def test_a_round_is_written_with_the_names_that_the_file_promises() -> None:
                 "secondsDown": 0.1,
                 "secondsTrain": 0.8,
                 "secondsUp": 0.2,
+                "bytesWhole": 8,
             }
         },
         "metrics": {"accuracy": 0.91},
         "bytesIn": 3,
         "bytesOut": 4,
+        "bytesIncluded": 6,
+        "bytesWire": 5,
         "modelDigest": "c0ffee",
     }
 

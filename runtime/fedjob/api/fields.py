@@ -6,6 +6,7 @@ field reference print the title; the pattern is for machines.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -85,6 +86,24 @@ Quantity = Annotated[
         title='a Kubernetes quantity in quotes, such as "2", "500m" or "20Gi"',
     ),
 ]
+ByteCount = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=32,
+        pattern=r"^[0-9]+(\.[0-9]+)?(k|[MGTPE]|[KMGTPE]i)?$",
+        title='a number of bytes in quotes, such as "500M" or "4Gi"',
+    ),
+]
+TensorPattern = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=512,
+        pattern=r"^[^\x00]+$",
+        title="a pattern over tensor names with *, ? and [], such as *lora*",
+    ),
+]
 FileName = Annotated[
     str,
     Field(
@@ -132,6 +151,13 @@ class Part(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+
+def byte_count(quantity: str) -> int:
+    """Bytes that a `ByteCount` stands for, rounded down: "4Gi" is 4 × 2^30, "500M" 500 × 10^6."""
+    number = quantity.rstrip("kKMGTPEi")
+    power = "kMGTPE".find(quantity[len(number) :].replace("K", "k")[:1] or " ") + 1
+    return int(Fraction(number) * (1024 if quantity.endswith("i") else 1000) ** power)
 
 
 @dataclass(frozen=True)

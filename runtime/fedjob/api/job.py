@@ -15,6 +15,7 @@ from fedjob.api.fields import (
     AnnotationValue,
     Argument,
     Broken,
+    ByteCount,
     DnsLabel,
     EnvName,
     EnvValue,
@@ -29,6 +30,8 @@ from fedjob.api.fields import (
     Part,
     Quantity,
     ResourceName,
+    TensorPattern,
+    byte_count,
     refuse,
     repeated,
 )
@@ -199,6 +202,41 @@ class Exchange(Part):
         default="Full",
         description="What a site sends. Full: the parameters after training. Diff: their difference from the model received.",
     )
+    include: tuple[TensorPattern, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=64,
+        description="Patterns over the names of tensors, * for any text: only tensors that one of them fits travel, both "
+        "ways; the others stay as they are. Each must fit a tensor of the initial model. Default: all travel.",
+    )
+    dtype: Literal["Keep", "F32", "BF16", "F16"] = Field(
+        default="Keep",
+        description="Floating-point type on the wire, both ways. Wider tensors are rounded to it; a script has its own types, "
+        "and the server rounds nothing that it keeps. Keep: each tensor travels in its own type.",
+    )
+    max_bytes: ByteCount = Field(
+        default="256Gi",
+        description="Most bytes of the model on the wire, and of what a site sends at once, parameters and optimizer state "
+        "together. More is refused before it travels.",
+    )
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> "Exchange":
+        refuse(self._broken_rules())
+        return self
+
+    def _broken_rules(self) -> Iterator[Broken]:
+        for at, pattern in enumerate(self.include):
+            if pattern in self.include[:at]:
+                allowed = f"each pattern once; include[{self.include.index(pattern)}] is the same"
+                yield Broken(("include", at), pattern, allowed)
+        if self.max_size < 1:
+            yield Broken(("maxBytes",), self.max_bytes, "at least 1 byte")
+
+    @property
+    def max_size(self) -> int:
+        """`max_bytes` as a number."""
+        return byte_count(self.max_bytes)
 
 
 class ModelSpec(Part):
