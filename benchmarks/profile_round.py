@@ -7,7 +7,9 @@ while they are on a processor, in the kernel as well.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import select
 import shutil
 import signal
 import statistics
@@ -76,15 +78,21 @@ def _shares(settings: Settings) -> dict[str, Any]:
 def _recorded(perf: str, folder: Path, pids: list[int]) -> Iterator[Path]:
     """perf on these processes, stopped when the block is left. Raises MeasureError if it cannot attach."""
     data, log = folder / "perf.data", folder / "perf.log"
+    control, ready = folder / "perf.control", folder / "perf.ready"
+    os.mkfifo(control)
+    os.mkfifo(ready)
     command: list[str | Path] = [perf, "record", "--event", "cpu-clock", "--freq", str(_RATE), "--output", data]
-    recorder = start([*command, "--pid", ",".join(map(str, pids))], log, cwd=folder, env={})
-    try:
-        yield data
-    finally:
-        recorder.send_signal(signal.SIGINT)
-        recorder.wait(_END_SECONDS)
-    if not data.exists():
-        raise MeasureError(f"perf has recorded nothing:\n{tail(log)}")
+    waiting = ["--delay=-1", f"--control=fifo:{control},{ready}", "--pid", ",".join(map(str, pids))]
+    recorder = start([*command, *waiting], log, cwd=folder, env={})
+    with os.fdopen(os.open(control, os.O_RDWR), "wb", 0) as tell, os.fdopen(os.open(ready, os.O_RDWR), "rb", 0) as hear:
+        tell.write(b"enable\n")
+        if not select.select([hear], [], [], _END_SECONDS)[0]:
+            raise MeasureError(f"perf does not begin:\n{tail(log)}")
+        try:
+            yield data
+        finally:
+            recorder.send_signal(signal.SIGINT)
+            recorder.wait(_END_SECONDS)
 
 
 def _output(*command: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import resource
 import sys
 from collections.abc import Sequence
@@ -148,6 +149,12 @@ class Hub:
     def received(self, *_: Any) -> None:
         """Bytes came in."""
 
+    def admit(self, *_: Any) -> None:
+        """There is always room."""
+
+    def refused_by_disk(self, *_: Any) -> None:
+        """There is no disk."""
+
     def farewell(self, *_: Any) -> None:
         """The site has done what it came for."""
         self.done.set()
@@ -226,6 +233,7 @@ def _tell(**what: Any) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     transport.tune_malloc()
     side, where, total, at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     if side == "serve":
