@@ -40,8 +40,10 @@ _SERVER_FINAL = {0, 1, 2, 143}  # exit codes of a server that is not started aga
 _GRACE_SECONDS = 10.0
 _FORMAT = 1
 _KEYS_PREFIX = "fedjob-"
-# glibc maps and unmaps every chunk by default, at three times the CPU of the transfer itself.
-_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+# As `transport.tune_malloc`, from the process's first allocation on: also what a script allocates before `init`.
+_MALLOC = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str((1 << 31) - 1)) | {
+    "MALLOC_ARENA_MAX": "1"
+}
 
 log = logging.getLogger("fedjob.local")
 

@@ -54,12 +54,16 @@ _CLIENT_OPTIONS = [
 
 
 def tune_malloc() -> None:
-    """Keep chunk-sized buffers in one arena and off mmap (glibc only; elsewhere nothing is done)."""
+    """Keep chunks and models in one arena and off mmap (glibc only; elsewhere nothing is done).
+
+    What is freed stays with this process: the next model has the same shapes and takes its place. A model that was given
+    back to the system after each round had to be found and cleared again in the next, at up to a second per GiB.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version"):
-        m_trim, m_mmap, m_arenas = -1, -3, -8
-        libc.mallopt(m_mmap, 32 << 20)  # a model-sized buffer is still mapped, and given back when freed
-        libc.mallopt(m_trim, 128 << 20)
+        m_trim, m_mmap, m_arenas, most = -1, -3, -8, (1 << 31) - 1
+        libc.mallopt(m_mmap, most)
+        libc.mallopt(m_trim, most)
         libc.mallopt(m_arenas, 1)
 
 
