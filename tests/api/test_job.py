@@ -103,6 +103,22 @@ def test_a_job_that_carries_train_py_needs_no_command() -> None:
             id="several processes need a command that torchrun can start",
         ),
         pytest.param(
+            change("spec/trainer", {"command": ["bash"], "nodes": 2}),
+            'spec.trainer.command[0]: got "bash", allowed: python or python3, as nodes is above 1 and the command is '
+            "started under torchrun",
+            id="several nodes need a command that torchrun can start",
+        ),
+        pytest.param(
+            change("spec/scheduling/tolerations", [{"value": "a"}]),
+            'spec.scheduling.tolerations[0].operator: got "Equal", allowed: Exists, as there is no key',
+            id="a toleration of every taint is not of one value",
+        ),
+        pytest.param(
+            change("spec/scheduling/tolerations", [{"key": "a", "operator": "Exists", "value": "b"}]),
+            'spec.scheduling.tolerations[0].value: got "b", allowed: no value, as operator is Exists',
+            id="a toleration of every value has none",
+        ),
+        pytest.param(
             change("spec/trainer", {"files": {"main.py": ""}}),
             "spec.trainer.command: missing, allowed: a list of 1 to 64 strings, or a file train.py in files",
             id="a trainer without train.py needs a command",
@@ -156,7 +172,7 @@ def test_a_job_that_carries_train_py_needs_no_command() -> None:
         pytest.param(
             change("spec/privacy", {}),
             "spec.privacy: unknown field, allowed: workflow, trainer, sites, model, server, failurePolicy, "
-            "startDeadlineSeconds, activeDeadlineSeconds",
+            "startDeadlineSeconds, activeDeadlineSeconds, suspend, ttlSecondsAfterFinished, cleanPodPolicy, scheduling",
             id="a field without a meaning is refused",
         ),
     ],
@@ -182,5 +198,12 @@ def test_a_local_run_can_tell_which_fields_only_a_cluster_uses() -> None:
         "spec.sites[0].resources",
         "spec.server.resources",
         "spec.server.storage",
+        "spec.server.exposure",
+        "spec.trainer.nodes",
+        "spec.trainer.sharedMemory",
+        "spec.suspend",
+        "spec.ttlSecondsAfterFinished",
+        "spec.cleanPodPolicy",
+        "spec.scheduling",
     ]
     assert all(reason(path) for path in paths)

@@ -1,11 +1,13 @@
-"""The resource that describes a job: FederatedJob, its loading from a file, its schema. Imports nothing else of ours."""
+"""The resources: FederatedJob, FederatedSite, SiteJob and SitePolicy; a job's loading from a file. Imports nothing else of ours."""
 
 from fedjob.api.cluster import CLUSTER_ONLY, cluster_only, reason
+from fedjob.api.conditions import Condition, Status
 from fedjob.api.job import (
     API_VERSION,
     KIND,
     EnvVar,
     Exchange,
+    Exposure,
     FailurePolicy,
     FederatedJob,
     InitialModel,
@@ -13,41 +15,64 @@ from fedjob.api.job import (
     Metadata,
     ModelSpec,
     Resources,
+    Scheduling,
     Server,
     Site,
     Storage,
+    Toleration,
     Trainer,
 )
+from fedjob.api.job_status import JobStatus
 from fedjob.api.load import load, loads, to_yaml, validate
+from fedjob.api.policy import POLICY_NAME, PolicySpec, PolicyStatus, SitePolicy
 from fedjob.api.problems import JobFileError, Problem
-from fedjob.api.schema import json_schema
+from fedjob.api.schema import inlined, json_schema
+from fedjob.api.site import FederatedSite, SiteSpec, SiteStatus
+from fedjob.api.site_job import SiteJob, SiteJobSpec, SiteJobStatus
 from fedjob.api.workflow import AnyWorkflow, FedAvg, FedAvgOptions, StopWhen, Workflow
 
 __all__ = [
     "API_VERSION",
     "CLUSTER_ONLY",
     "KIND",
+    "POLICY_NAME",
     "AnyWorkflow",
+    "Condition",
     "EnvVar",
     "Exchange",
+    "Exposure",
     "FailurePolicy",
     "FedAvg",
     "FedAvgOptions",
     "FederatedJob",
+    "FederatedSite",
     "InitialModel",
     "JobFileError",
     "JobSpec",
+    "JobStatus",
     "Metadata",
     "ModelSpec",
+    "PolicySpec",
+    "PolicyStatus",
     "Problem",
     "Resources",
+    "Scheduling",
     "Server",
     "Site",
+    "SiteJob",
+    "SiteJobSpec",
+    "SiteJobStatus",
+    "SitePolicy",
+    "SiteSpec",
+    "SiteStatus",
+    "Status",
     "StopWhen",
     "Storage",
+    "Toleration",
     "Trainer",
     "Workflow",
     "cluster_only",
+    "inlined",
     "json_schema",
     "load",
     "loads",

@@ -18,6 +18,13 @@ CLUSTER_ONLY: Mapping[str, str] = MappingProxyType(
         "spec.sites[].resources": "processes of one machine share it without limits",
         "spec.server.resources": "processes of one machine share it without limits",
         "spec.server.storage": "the run folder lies on this machine's disk",
+        "spec.server.exposure": "every process runs on this machine",
+        "spec.trainer.nodes": "one machine is one node",
+        "spec.trainer.sharedMemory": "processes of one machine share its /dev/shm",
+        "spec.suspend": "a run on one machine is stopped with Ctrl-C and goes on with --resume",
+        "spec.ttlSecondsAfterFinished": "run folders stay until they are deleted by hand",
+        "spec.cleanPodPolicy": "one machine has no pods",
+        "spec.scheduling": "one machine has no queue and no taints",
     }
 )
 

@@ -36,6 +36,47 @@ DnsLabel = Annotated[
         title="lower-case letters, digits and '-', neither first nor last '-'",
     ),
 ]
+DnsName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        title="a DNS name: lower-case letters, digits, '-' and '.'",
+    ),
+]
+Address = Annotated[
+    str,
+    Field(
+        min_length=3,
+        max_length=512,
+        pattern=r"^[^\s/]+:[0-9]{1,5}$",
+        title="host:port",
+    ),
+]
+Uid = Annotated[
+    str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$", title="the UID that the API server gave")
+]
+Sha256 = Annotated[
+    str, Field(min_length=71, max_length=71, pattern=r"^sha256:[0-9a-f]{64}$", title="sha256: and 64 digits")
+]
+Pem = Annotated[str, Field(max_length=65_536, title="certificates in PEM")]
+Timestamp = Annotated[
+    str,
+    Field(
+        min_length=20,
+        max_length=35,
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$",
+        title="a time such as 2026-01-31T12:00:00Z",
+        json_schema_extra={"format": "date-time"},
+    ),
+]
+Word = Annotated[
+    str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9]*$", title="one word of letters and digits")
+]
+Sentence = Annotated[str, Field(max_length=4096, title="text")]
+Note = Annotated[str, Field(max_length=1024, title="text")]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 LabelKey = Annotated[
     str,
     Field(

@@ -17,6 +17,7 @@ from fedjob.api.fields import (
     Broken,
     ByteCount,
     DnsLabel,
+    DnsName,
     EnvName,
     EnvValue,
     FileName,
@@ -118,6 +119,17 @@ class Trainer(Part):
         description="Number of processes of the script at a site, usually one for each GPU. Above 1 the command must begin "
         "with python or python3 and is started under torchrun.",
     )
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Number of pods that train together at a site, each with processesPerNode processes.",
+    )
+    shared_memory: Quantity | None = Field(
+        default=None,
+        description="Size of /dev/shm, through which data loaders pass batches; it counts as memory of the container. Default: "
+        "the container's limit of memory, 1Gi without one.",
+    )
 
     @model_validator(mode="after")
     def _keeps_the_rules(self) -> "Trainer":
@@ -127,8 +139,9 @@ class Trainer(Part):
     def _broken_rules(self) -> Iterator[Broken]:
         if not self.command:
             yield Broken(("command",), None, "a list of 1 to 64 strings, or a file train.py in files")
-        elif self.processes_per_node > 1 and self.command[0] not in ("python", "python3"):
-            allowed = "python or python3, as processesPerNode is above 1 and the command is started under torchrun"
+        elif self.processes_per_node * self.nodes > 1 and self.command[0] not in ("python", "python3"):
+            above = "processesPerNode" if self.processes_per_node > 1 else "nodes"
+            allowed = f"python or python3, as {above} is above 1 and the command is started under torchrun"
             yield Broken(("command", 0), self.command[0], allowed)
         yield from repeated([variable.name for variable in self.env], ("env",), "variable")
         yield from _broken_file_rules(self.files)
@@ -259,11 +272,71 @@ class Storage(Part):
     )
 
 
+class Exposure(Part):
+    """How clients outside the server's cluster reach it."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(
+        default="ClusterIP",
+        description="Type of the server's Service. ClusterIP: reached from inside the cluster alone.",
+    )
+    annotations: dict[LabelKey, AnnotationValue] = Field(
+        default_factory=dict, max_length=64, description="Annotations of the Service, for what provides its address."
+    )
+
+
 class Server(Part):
     """The process that manages the job."""
 
     resources: Resources = Field(default_factory=Resources, description="What the server's container may use.")
     storage: Storage = Field(default_factory=Storage, description="The server's volume.")
+    exposure: Exposure = Field(
+        default_factory=Exposure, description="How clients outside the server's cluster reach it."
+    )
+
+
+class Toleration(Part):
+    """A taint of nodes that the pods put up with, as in a Kubernetes pod."""
+
+    key: LabelKey | None = Field(
+        default=None, description="Key of the taint. Default: every taint; operator must be Exists."
+    )
+    operator: Literal["Exists", "Equal"] = Field(
+        default="Equal", description="Exists: whatever value the taint has. Equal: this value."
+    )
+    value: LabelValue | None = Field(
+        default=None, description="Value of the taint, if operator is Equal. Default: empty."
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Effect of the taint. Default: every effect."
+    )
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> "Toleration":
+        refuse(self._broken_rules())
+        return self
+
+    def _broken_rules(self) -> Iterator[Broken]:
+        if self.key is None and self.operator == "Equal":
+            yield Broken(("operator",), self.operator, "Exists, as there is no key")
+        if self.value and self.operator == "Exists":
+            yield Broken(("value",), self.value, "no value, as operator is Exists")
+
+
+class Scheduling(Part):
+    """Where and when the pods of the sites run; a site's cluster may know none of these names, and then says so."""
+
+    queue_name: DnsLabel | None = Field(
+        default=None, description="Kueue's LocalQueue that admits the pods. Default: no queue, pods start at once."
+    )
+    priority_class_name: DnsName | None = Field(default=None, description="PriorityClass of the pods.")
+    runtime_class_name: DnsName | None = Field(default=None, description="RuntimeClass of the pods, such as nvidia.")
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=16,
+        description="Taints of nodes that the pods put up with. Taints named after a resource in the limits, such as "
+        "nvidia.com/gpu, are put up with anyway.",
+    )
 
 
 class FailurePolicy(Part):
@@ -322,6 +395,19 @@ class JobSpec(Part):
     active_deadline_seconds: int = Field(
         default=86_400, ge=1, le=MAX_SECONDS, description="Seconds that the job may run; it fails past them."
     )
+    suspend: bool = Field(
+        default=False,
+        description="Pause the job: the running round is finished, then it has no pods. Its state stays, and false goes on from it.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None, ge=0, le=MAX_SECONDS, description="Seconds after its end that the job is deleted. Default: never."
+    )
+    clean_pod_policy: Literal["Running", "All", "None"] = Field(
+        default="Running",
+        description="Which pods go when the job has ended. Running: those that still run. All: also those that have ended, with "
+        "their logs. None: no pod.",
+    )
+    scheduling: Scheduling = Field(default_factory=Scheduling, description="Where and when the pods of the sites run.")
 
     @property
     def required_sites(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -37,15 +38,34 @@ class _Generator(GenerateJsonSchema):
         return json_schema
 
 
-def json_schema() -> Schema:
-    """JSON schema (draft 2020-12) of a job file, with camelCase names and a description of every field."""
-    schema = FederatedJob.model_json_schema(schema_generator=_Generator)
+def json_schema(model: type[BaseModel] = FederatedJob) -> Schema:
+    """JSON schema (draft 2020-12) of a job file, or of another model, with camelCase names and a description of every field."""
+    schema = model.model_json_schema(schema_generator=_Generator)
     for part in (schema, *schema["$defs"].values()):
         part.pop("title", None)
         for field in part["properties"].values():
             if field.get("default", ...) is None:
                 del field["default"]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "FederatedJob", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": model.__name__, **schema}
+
+
+def inlined(model: type[BaseModel]) -> Schema:
+    """The JSON schema of a model without references: each part stands where it is used."""
+    schema = json_schema(model)
+    definitions: dict[str, Schema] = schema.pop("$defs")
+
+    def inline(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inline(entry) for entry in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            target = definitions[node["$ref"].removeprefix("#/$defs/")]
+            node = {**target, **{key: value for key, value in node.items() if key != "$ref"}}
+        return {key: inline(value) for key, value in node.items()}
+
+    found: Schema = inline(schema)
+    return found
 
 
 @cache

@@ -1,0 +1,188 @@
+"""SitePolicy: what a site's administrator lets run on the site's data. Without one, nothing runs."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fedjob.api.conditions import Status
+from fedjob.api.fields import (
+    Broken,
+    Count,
+    DnsLabel,
+    DnsName,
+    EnvName,
+    ImageName,
+    Part,
+    Quantity,
+    ResourceName,
+    Sha256,
+    Timestamp,
+    Word,
+    refuse,
+    repeated,
+)
+from fedjob.api.site import ObjectMetadata
+
+POLICY_NAME = "default"
+
+
+class PodFloor(Part):
+    """What the pods of one job may use at the site, all its nodes together."""
+
+    max_per_job: dict[ResourceName, Quantity] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="The most of each resource; a job must limit what stands here. Default: no bound.",
+    )
+
+
+class ExchangeFloor(Part):
+    """What may leave the site."""
+
+    max_rounds: int | None = Field(
+        default=None, ge=1, le=100_000, description="Most rounds that a job may have. Default: no bound."
+    )
+
+
+class Floor(Part):
+    """What holds whichever rule fits; no approval goes beyond it."""
+
+    pod: PodFloor = Field(
+        default_factory=PodFloor, description="What the pods of one job may use at the site, all its nodes together."
+    )
+    exchange: ExchangeFloor = Field(default_factory=ExchangeFloor, description="What may leave the site.")
+
+
+class DataVolume(Part):
+    """Data of the site, under the name that jobs know it by."""
+
+    name: DnsLabel = Field(description="Name that jobs give in spec.sites[].data.")
+    claim: DnsName = Field(description="PersistentVolumeClaim in the namespace of the policy.")
+    sub_path: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$",
+        title="a relative path without '..'",
+        description="Folder in the volume. Default: the whole volume.",
+    )
+    read_only: bool = Field(default=True, description="Whether the script may only read it.")
+
+
+class Origin(Part):
+    """Where a job comes from. What is left out allows all."""
+
+    hubs: tuple[DnsName, ...] | None = Field(
+        default=None,
+        strict=False,
+        min_length=1,
+        max_length=16,
+        description="Trust domains of hubs. Default: every hub.",
+    )
+    namespaces: tuple[DnsLabel, ...] | None = Field(
+        default=None,
+        strict=False,
+        min_length=1,
+        max_length=256,
+        description="Namespaces at the hub. Default: every namespace.",
+    )
+
+
+class AllowedImage(Part):
+    """Images that may run."""
+
+    repository: ImageName = Field(
+        description="Repository without tag and digest, such as registry.example/team/digits; * stands for any text."
+    )
+    digests: tuple[Sha256, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=64,
+        description="Digests, one of which the image must be named by. Default: any tag or digest.",
+    )
+
+
+class Rule(Part):
+    """Jobs that may run. The first rule that fits a job decides."""
+
+    name: DnsLabel = Field(description="Name of the rule, for messages and the record of decisions.")
+    from_: Origin = Field(default_factory=Origin, alias="from", description="Where the job comes from.")
+    images: tuple[AllowedImage, ...] = Field(
+        strict=False, min_length=1, max_length=64, description="Images that may run; one must fit."
+    )
+    workflows: tuple[Word, ...] | None = Field(
+        default=None, strict=False, min_length=1, max_length=32, description="Workflows that may run. Default: all."
+    )
+    data: tuple[DnsLabel, ...] | None = Field(
+        default=None,
+        strict=False,
+        max_length=64,
+        description="Names in spec.data that may be trained on. Default: all.",
+    )
+    env: tuple[EnvName, ...] = Field(
+        default=(), strict=False, max_length=64, description="Variables that the job may set. Default: none."
+    )
+    inline_code: Literal["Deny", "Allow"] = Field(
+        default="Deny", description="Whether a job may bring code in spec.trainer.files, besides what is in the image."
+    )
+    approval: Literal["Manual", "Automatic"] = Field(
+        default="Manual",
+        description="Manual: a person decides on each job, in spec.approval of its SiteJob. Automatic: it runs.",
+    )
+    valid_until: Timestamp | None = Field(default=None, description="When the rule ends. Default: never.")
+
+
+class PolicySpec(Part):
+    """What may run at this site."""
+
+    suspend: bool = Field(default=False, description="Stop every client at once, and take no job.")
+    floor: Floor = Field(
+        default_factory=Floor, description="What holds whichever rule fits; no approval goes beyond it."
+    )
+    data: tuple[DataVolume, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=256,
+        description="Data of the site, each name once. A hub learns names only.",
+    )
+    rules: tuple[Rule, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=64,
+        description="Rules in the order of trial, each name once. Default: nothing runs.",
+    )
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> "PolicySpec":
+        refuse(self._broken_rules())
+        return self
+
+    def _broken_rules(self) -> Iterator[Broken]:
+        yield from repeated([volume.name for volume in self.data], ("data",), "name")
+        yield from repeated([rule.name for rule in self.rules], ("rules",), "rule")
+
+
+class PolicyStatus(Status):
+    """How the policy is applied."""
+
+    active_jobs: Count | None = Field(default=None, description="Number of SiteJobs that it lets run now.")
+
+
+class SitePolicy(Part):
+    """The policy of one site: it is called default, and holds for the SiteJobs of its namespace."""
+
+    api_version: Literal["fedjob.dev/v1alpha1"] = Field(description="Version of this format.")
+    kind: Literal["SitePolicy"] = Field(description="Kind of the resource.")
+    metadata: ObjectMetadata = Field(description="Name of the policy, default, and the site's namespace.")
+    spec: PolicySpec = Field(description="What may run at this site.")
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> "SitePolicy":
+        refuse(self._broken_rules())
+        return self
+
+    def _broken_rules(self) -> Iterator[Broken]:
+        if self.metadata.name != POLICY_NAME:
+            allowed = f"{POLICY_NAME}, as a namespace has one policy"
+            yield Broken(("metadata", "name"), self.metadata.name, allowed)
