@@ -26,6 +26,7 @@ import p6_endless
 import p7_linear
 import p8_path
 import p9_many_sites
+import plot
 import profile_round
 from comparison import PEERS
 from figure import GIB, MIB, Figure, Settings
@@ -55,7 +56,7 @@ SMOKE = Settings(
 
 def main() -> int:
     """The exit code: 0 if every measure was taken, met or not; 1 if one could not be."""
-    only, settings = _arguments()
+    only, keep, settings = _arguments()
     # `finally` ends the processes that we started, also when we are told to stop.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     for name in settings.peers:
@@ -68,7 +69,9 @@ def main() -> int:
         except (MeasureError, OSError) as e:
             failures[name] = str(e)
     result = settings.folder.with_suffix(".json")
-    _write(result, described, figures, failures)
+    written = _write(result, described, figures, failures, keep=keep)
+    for form in (".svg", ".html"):
+        plot.draw(written, result.with_suffix(form))
     _show(described, figures)
     print(result.relative_to(ROOT) if result.is_relative_to(ROOT) else result)
     for name, why in failures.items():
@@ -76,11 +79,17 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def _write(path: Path, described: dict[str, Any], figures: dict[str, Figure], failures: dict[str, str]) -> None:
-    result = {name: asdict(figure) for name, figure in figures.items()}
-    result |= {name: {"met": False, "error": why} for name, why in failures.items()}
+def _write(
+    path: Path, described: dict[str, Any], figures: dict[str, Figure], failures: dict[str, str], *, keep: bool
+) -> dict[str, Any]:
+    """Write the result, and return it. keep: measures that were not taken now stay as they are in the file."""
+    old: dict[str, Any] = json.loads(path.read_text()) if keep and path.exists() else {}
+    new = {name: asdict(figure) for name, figure in figures.items()}
+    new |= {name: {"met": False, "error": why} for name, why in failures.items()}
+    result = {name: (old | new)[name] for name in MEASURES if name in old | new} | {"machine": described}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**result, "machine": described}, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    return result
 
 
 def _show(described: dict[str, Any], figures: dict[str, Figure]) -> None:
@@ -98,14 +107,14 @@ def _show(described: dict[str, Any], figures: dict[str, Figure]) -> None:
 # ------------------------------------------------------------------------------------------------------ arguments
 
 
-def _arguments() -> tuple[tuple[str, ...], Settings]:
-    """The measures, and how much of each."""
+def _arguments() -> tuple[tuple[str, ...], bool, Settings]:
+    """The measures, whether older ones stay in the result, and how much of each."""
     given = vars(_parser().parse_args())
-    only, smoke = given.pop("only"), given.pop("smoke")
+    only, keep, smoke = (given.pop(name) for name in ("only", "keep", "smoke"))
     if smoke:
         given.setdefault("peers", ())
     base = SMOKE if smoke else Settings(peers=tuple(PEERS))
-    return only, replace(base, **given)
+    return only, keep, replace(base, **given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,8 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=_some_of(MEASURES), default=tuple(MEASURES), metavar="P3,P4", help="these alone")
     parser.add_argument("--list", action=_List, nargs=0, help="print the measures and leave")
     parser.add_argument("--smoke", action="store_true", default=False, help="small sizes of everything, no peers")
+    parser.add_argument("--keep", action="store_true", default=False, help="leave other measures in the result file")
     parser.add_argument("--peers", type=_some_of(PEERS), metavar="nvflare,flower", help="these alone; '' for none")
-    parser.add_argument("--folder", type=Path, help="where measures work; the result is FOLDER.json")
+    parser.add_argument(
+        "--folder", type=lambda text: Path(text).resolve(), help="where measures work; the result is FOLDER.json"
+    )
     kinds = {field.name: field for field in fields(Settings)}
     for name, (kind, example, text) in _OPTIONS.items():
         default = _text(kinds[name].default)

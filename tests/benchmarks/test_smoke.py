@@ -19,6 +19,8 @@ def test_every_measure_can_be_taken(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "bench.json").read_text())
+    assert (tmp_path / "bench.svg").read_text().startswith("<svg ")
+    assert "fedjob" in (tmp_path / "bench.html").read_text()
     machine = found.pop("machine")
     assert machine["cores"] >= 1
     listed = subprocess.run([sys.executable, RUN, "--list"], capture_output=True, text=True, check=True).stdout.split()
