@@ -20,8 +20,8 @@ class Settings:
     peers: other systems that are run beside ours. folder: where measures work; the result lies beside it.
     rounds, peer_rounds: of an empty round's job (P3), ours and each peer's. starts: of a job (P4).
     transfers: in each direction (P1). model: what P1, P2 and the profile move. large: ours alone (P2), 0 for none.
-    model_rounds, peer_model_rounds: of a large model's job (P2, P5, P7), ours and each peer's.
-    grid: sizes and numbers of clients (P5). sizes, clients: two of each to compare (P7), of `client_model` bytes.
+    model_rounds, peer_model_rounds: of a large model's job (P2, profile), ours and each peer's.
+    grid: sizes and numbers of clients (P5). grid_rounds: of each of these jobs (P5, P7). sizes, clients: two of each to compare (P7), of `client_model` bytes.
     object, cuts, seed: P6. sites, site_rounds, idle_seconds: P9.
     """
 
@@ -36,6 +36,7 @@ class Settings:
     model_rounds: int = 5
     peer_model_rounds: int = 4
     grid: tuple[tuple[int, int], ...] = tuple((s * GIB, n) for s, n in ((1, 2), (1, 4), (1, 8), (1, 16), (4, 2), (4, 4), (8, 2)))  # fmt: skip
+    grid_rounds: int = 3
     sizes: tuple[int, int] = (GIB, 8 * GIB)
     clients: tuple[int, int] = (2, 16)
     client_model: int = GIB

@@ -131,7 +131,7 @@ def large_run(settings: Settings, size: int, clients: int) -> OurRun:
     """A job of a large model, run once whichever and however many measures ask for it. Raises MeasureError."""
     if why := lacking(settings.folder, size, clients):
         raise MeasureError(why)
-    return run(settings.folder / f"large-{size >> 20}-mib-{clients}", large(size, clients, settings.model_rounds))
+    return run(settings.folder / f"large-{size >> 20}-mib-{clients}", large(size, clients, settings.grid_rounds))
 
 
 def lacking(folder: Path, size: int, clients: int) -> str:
