@@ -8,6 +8,7 @@ minute to seconds; `keepalive_timeout_ms` alone does not.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
@@ -89,6 +90,14 @@ class Service(Protocol):
 
     def submit(self, peer: str | None, frames: AsyncIterator[wire.Frame | Piece]) -> AsyncIterator[wire.Reply]:
         """An answer."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record of gRPC's is worth a line: one for a peer that hung up in mid-stream is not, the life line tells that."""
+    return "ExecuteBatchError" not in record.getMessage()
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
 
 
 async def serve(service: Service, address: str, credentials: Credentials) -> tuple[grpc.aio.Server, int]:
