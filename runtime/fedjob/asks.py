@@ -78,9 +78,9 @@ class Open:
         )
 
     def sizes(self) -> tuple[int, int]:
-        """Bytes of the model that was sent, with every tensor in its own dtype, and as it went."""
+        """Bytes of the tensors of the model that was sent, each in its own dtype, and as they went."""
         part = self.parts.get("params")
-        return (narrow.own_size(part.layout), part.size) if part else (0, 0)
+        return (narrow.own_size(part.layout), part.layout.data_size) if part else (0, 0)
 
     def check_answer(self, header: Header, parts: Mapping[str, Stored], looked_at: Mapping[str, str]) -> Refusal | None:
         """Why an answer that is here is refused. looked_at: as `acceptance.check_parts`."""

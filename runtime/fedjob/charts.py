@@ -326,6 +326,45 @@ def traffic_charts(outcome: Outcome) -> list[Chart]:
     return [Chart("Bytes per round", "", keys, {"data": data, "layout": layout})]
 
 
+def saving_charts(outcome: Outcome) -> list[Chart]:
+    """What travelled for each site, and what each choice of `model.exchange` kept from travelling; none if none did."""
+    if outcome.travel.whole == outcome.travel.moved:
+        return []
+    sites = sorted((site for site in outcome.sites if site.travel.whole), key=lambda site: -site.travel.whole)
+    shown = sites[:_SLOWEST]
+    unit, size = binary_unit(max(site.travel.whole for site in shown))
+    stacks = (
+        ("travelled", "--green", [site.travel.moved for site in shown]),
+        ("kept back by dtype", "--sky", [site.travel.dtype for site in shown]),
+        ("kept back by include", "--faint", [site.travel.include for site in shown]),
+    )
+    used = [stack for stack in stacks if any(stack[2])]
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": label,
+            "y": [escape(site.name) for site in shown],
+            "x": [_number(count / size) for count in counts],
+            "marker": {"color": colour},
+            "customdata": [bytes_text(count) for count in counts],
+            "hovertemplate": "%{y}, %{fullData.name}: %{customdata}<extra></extra>",
+        }
+        for label, colour, counts in used
+    ]
+    layout = {
+        "barmode": "stack",
+        "xaxis": {"title": {"text": f"{unit}, both ways, over the run"}},
+        "yaxis": {"type": "category", "autorange": "reversed", "automargin": True, "showgrid": False},
+        "bargap": _gap(len(shown)),
+    }
+    note = "A whole bar is what would have travelled with every tensor in its own type."
+    note += f" The {_SLOWEST} largest of {len(sites)}." if len(sites) > len(shown) else ""
+    keys = tuple(Key("■", colour, label) for label, colour, _ in used)
+    height = 130 + 34 * len(shown)
+    return [Chart("Bytes per site", note, keys, {"data": data, "layout": layout}, height=height, wide=True)]
+
+
 def _round_axis(last: int, *, bars: bool = False) -> dict[str, Any]:
     margin = 0.5 if bars else 0.02 * last + 0.1
     axis: dict[str, Any] = {"title": {"text": "round"}, "range": [-margin, last + margin], "tickformat": "d"}

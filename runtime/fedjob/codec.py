@@ -103,7 +103,12 @@ class Layout:
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        return self.data_start + max((s.stop for s in self.specs), default=0)
+        return self.data_start + self.data_size
+
+    @property
+    def data_size(self) -> int:
+        """Bytes of all tensors."""
+        return max((s.stop for s in self.specs), default=0)
 
     @cached_property
     def _ends(self) -> list[int]:

@@ -68,7 +68,9 @@ def offer(
     names = list(whole.layout.by_name)
     for at in narrow.idle(names, include):
         log.error("spec.model.exchange.include[%d] %r fits none of the tensors %s", at, include[at], ", ".join(names))
-    return _announce(task, Header(whole=whole.layout.size), {"params": narrow.outgoing(whole, include, narrow.KEEP)})
+    return _announce(
+        task, Header(whole=whole.layout.data_size), {"params": narrow.outgoing(whole, include, narrow.KEEP)}
+    )
 
 
 def announcement(
@@ -88,7 +90,7 @@ def announcement(
             if (tree := getattr(model, name)) is not None:
                 parts[name] = flatten(tree)
                 known[name] = forms(parts[name].layout)
-    whole = parts["params"].layout.size if "params" in parts else 0
+    whole = parts["params"].layout.data_size if "params" in parts else 0
     kind, digest = ParamsType(model.params_type or ParamsType.FULL), _digest(task)
     if "params" in parts:
         base = _base(config, digest) if config.params_type == ParamsType.DIFF else None

@@ -101,9 +101,9 @@ def laid_over(rest: Tree, part: Tree) -> Tree:
 
 
 def own_size(layout: Layout) -> int:
-    """Bytes of a file of these tensors in their own dtypes."""
+    """Bytes of these tensors in their own dtypes."""
     own = _own(layout)
-    return relaid(layout, own, own).size
+    return relaid(layout, own, own).data_size
 
 
 def _own(layout: Layout) -> dict[str, str]:

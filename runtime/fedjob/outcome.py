@@ -25,6 +25,33 @@ _SENT_NOTHING = frozenset({"PeerLost", "DeadlineExceeded", "Declined"})
 
 
 @dataclass(frozen=True)
+class Travel:
+    """Bytes of a site, both ways over its rounds: what moved, and what each choice of `model.exchange` kept from moving.
+
+    dtype: of included tensors, by the narrower type on the wire. include: by tensors that stayed where they were.
+    """
+
+    rounds: int = 0
+    moved: int = 0
+    dtype: int = 0
+    include: int = 0
+
+    @property
+    def whole(self) -> int:
+        """What would have moved with every tensor in its own dtype."""
+        return self.moved + self.dtype + self.include
+
+    @property
+    def share(self) -> float:
+        """What moved of that, 0 to 1."""
+        return self.moved / self.whole if self.whole else 1.0
+
+    def __add__(self, other: "Travel") -> "Travel":
+        dtype, include = self.dtype + other.dtype, self.include + other.include
+        return Travel(max(self.rounds, other.rounds), self.moved + other.moved, dtype, include)
+
+
+@dataclass(frozen=True)
 class SiteOutcome:
     """One site over the whole run.
 
@@ -42,6 +69,7 @@ class SiteOutcome:
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: float = 0.0
+    travel: Travel = Travel()
 
     @property
     def name(self) -> str:
@@ -121,6 +149,11 @@ class Outcome:
         return _distinct(value.key for value in self.logged)
 
     @property
+    def travel(self) -> Travel:
+        """Of all sites together."""
+        return sum((site.travel for site in self.sites), Travel())
+
+    @property
     def seconds(self) -> float:
         """Time inside rounds; start-up and what a crash threw away are not in it."""
         return sum(record.seconds for record in self.records)
@@ -175,6 +208,23 @@ def _site_outcome(site: SiteStatus, history: Sequence[RoundRecord], logged: Metr
         bytes_down=sum(part.bytes_down for part in parts),
         bytes_up=sum(part.bytes_up for part in parts),
         seconds=sum(part.seconds_down + part.seconds_train + part.seconds_up for part in parts),
+        travel=_travel(name, [record for record in history if name in record.sites]),
+    )
+
+
+def _travel(name: str, records: Sequence[RoundRecord]) -> Travel:
+    parts = [record.sites[name] for record in records]
+    whole = max((part.bytes_whole for part in parts), default=0)  # an evaluation sends no model, and does not say
+    ways = [2 if record.kind == "Train" else 1 for record in records]
+    return Travel(
+        rounds=len(records),
+        moved=sum(part.bytes_down + part.bytes_up for part in parts),
+        dtype=sum(
+            n * max(record.bytes_included - record.bytes_wire, 0) for n, record in zip(ways, records, strict=True)
+        ),
+        include=sum(
+            n * max(whole - record.bytes_included, 0) for n, record in zip(ways, records, strict=True) if whole
+        ),
     )
 
 

@@ -45,7 +45,7 @@ Metrics = Mapping[str, float]
 class SiteRound:
     """One site's part in one round. Metrics score the model that the site received.
 
-    bytes_whole: of the model as the script sent it, every tensor in its own dtype; what was chosen of it went up. 0: not
+    bytes_whole: of the tensors of the model that the script sent, in their own dtypes; what was chosen of them went up. 0: not
     known.
     """
 
@@ -76,7 +76,7 @@ class RoundRecord:
     started from; in an Evaluate round, the final model.
     phases: seconds of "train", "aggregate", "checkpoint"; they add up to `seconds` or a little less.
     bytes_in, bytes_out: as the server sees them (in: from the sites).
-    bytes_included, bytes_wire: of the model that each site was sent: every tensor of it in its own dtype, and as it went.
+    bytes_included, bytes_wire: of the tensors of the model that each site was sent: in their own dtypes, and as they went.
     model_digest: of the model after this round as the server keeps it, in hex.
     """
 

@@ -20,6 +20,10 @@ from fedjob.records import RoundRecord
 REPORT_FILE = "report.html"
 
 _METRIC_TILES = 4
+_TRAVEL_NOTE = (
+    "The table is the mean of a round, to the site and back: as spec.model.exchange chose it, and what it would have been. "
+    "Sending differences (params: Diff) saves no bytes; it saves precision on a narrow wire."
+)
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its charts."""
+    """A heading with its charts. travel: followed by the table of what travelled."""
 
     title: str
     note: str
     charts: tuple[Chart, ...]
+    travel: bool = False
 
 
 def build(run_folder: Path) -> Path:
@@ -135,6 +140,7 @@ def _sections(outcome: Outcome) -> list[Section]:
         Section("Scores", scored, _rows(charts.score_charts(outcome))),
         Section("Logged by the scripts", "", _rows(charts.logged_charts(outcome))),
         Section("Time and traffic", "", _rows([*charts.time_charts(outcome), *charts.traffic_charts(outcome)])),
+        Section("What travelled", _TRAVEL_NOTE, tuple(charts.saving_charts(outcome)), travel=True),
     ]
     return [section for section in sections if section.charts]
 

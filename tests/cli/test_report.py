@@ -15,7 +15,9 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from fedjob import report
+from fedjob import charts, report
+from fedjob.cli.live import saving_text
+from fedjob.outcome import Travel, read_outcome
 from fedjob.records import (
     HISTORY_FILE,
     METRICS_FILE,
@@ -25,6 +27,7 @@ from fedjob.records import (
     LoggedValue,
     Missing,
     Progress,
+    RoundKind,
     RoundRecord,
     SiteRound,
     SiteStatus,
@@ -352,3 +355,52 @@ def test_the_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
 def test_plotly_and_jinja_are_imported_only_to_build() -> None:
     script = "import sys, fedjob.report; sys.exit(bool({'plotly', 'jinja2'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# ------------------------------------------------------------------------------------------------------- what travelled
+
+
+def choosing_run(folder: Path) -> Path:
+    """Two rounds and an evaluation: of 100 MiB, 30 are included, and go as 15; hospital-b missed the second round."""
+    folder.mkdir()
+
+    def record(number: int, names: str, kind: RoundKind = "Train") -> RoundRecord:
+        up, whole = (15 * MIB, 100 * MIB) if kind == "Train" else (0, 0)
+        sites = {f"hospital-{n}": SiteRound(bytes_down=15 * MIB, bytes_up=up, bytes_whole=whole) for n in names}
+        return RoundRecord(
+            number, kind, sites=sites, contributors=tuple(sites), bytes_included=30 * MIB, bytes_wire=15 * MIB
+        )
+
+    append(folder / HISTORY_FILE, record(0, "ab"), record(1, "a"), record(2, "ab", "Evaluate"))
+    return folder
+
+
+def test_each_choice_is_told_what_it_kept_from_travelling(tmp_path: Path) -> None:
+    a, b = read_outcome(choosing_run(tmp_path / "run")).sites
+    assert a.travel == Travel(rounds=3, moved=75 * MIB, dtype=75 * MIB, include=5 * 70 * MIB)
+    assert b.travel == Travel(rounds=2, moved=45 * MIB, dtype=45 * MIB, include=3 * 70 * MIB)
+    assert a.travel.whole == 500 * MIB
+    assert a.travel.share == 0.15
+
+
+def test_the_page_shows_the_bytes_with_and_without_each_choice(tmp_path: Path) -> None:
+    page = report.render(read_outcome(choosing_run(tmp_path / "run")))
+    row = re.search(r"<tr><th>hospital-a</th>((<td class=\"number\">[^<]*</td>)+)</tr>", page)
+    assert row is not None
+    cells = re.findall(r">([^<]+)</td>", row.group(1))
+    assert cells == ["25.0 MiB", "50.0 MiB", "142 MiB", "167 MiB", "15 %"]
+    (chart,) = charts.saving_charts(read_outcome(tmp_path / "run"))
+    assert [trace["name"] for trace in chart.figure["data"]] == [
+        "travelled",
+        "kept back by dtype",
+        "kept back by include",
+    ]
+    assert [trace["x"] for trace in chart.figure["data"]] == [[75, 45], [75, 45], [350, 210]]
+    assert saving_text(tmp_path / "run").startswith("120 MiB, 800 MiB without include and dtype (15 %)")
+
+
+def test_a_run_that_chose_nothing_says_nothing_of_it(tmp_path: Path) -> None:
+    """Also one whose history was written before there was a choice."""
+    run = write_run(tmp_path / "run")
+    assert "What travelled" not in report.render(read_outcome(run))
+    assert saving_text(run) == ""

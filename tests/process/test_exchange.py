@@ -46,8 +46,11 @@ def test_only_an_adapter_travels_and_the_report_says_what_that_saves(adapter: Ca
     assert {dtype for seen in job.seen("seen.jsonl") for dtype, _ in seen.values()} == {"float32"}
     for record in run.history:
         assert record.bytes_wire < record.bytes_included < record.sites["a"].bytes_whole
-        assert record.sites["a"].bytes_whole > 240_000
-        assert record.sites["a"].bytes_up < 2 * 1500 + 1000
+        assert (record.bytes_wire, record.bytes_included) == (3 * 500 * 2, 3 * 500 * 4)
+        assert record.sites["a"].bytes_whole == 3 * 20_500 * 4
+        assert record.sites["a"].bytes_up < 3 * 500 * 2 + 1000
+    assert "without include and dtype" in job.output
+    assert "<h2>What travelled</h2>" in (run.folder / "report.html").read_text()
 
 
 def test_what_is_not_included_stays_in_the_final_model_as_it_was(adapter: Callable[..., Any]) -> None:

@@ -384,5 +384,18 @@ def final_table(run_folder: Path) -> Table:
     return table
 
 
+def saving_text(run_folder: Path) -> str:
+    """What `model.exchange` kept from travelling, in one line; "" if nothing."""
+    travel = read_outcome(run_folder).travel
+    if travel.whole == travel.moved:
+        return ""
+    choices = [(name, count) for name, count in (("include", travel.include), ("dtype", travel.dtype)) if count]
+    names = " and ".join(name for name, _ in choices)
+    saved = ", ".join(f"{name} saved {bytes_text(count)}" for name, count in choices)
+    return (
+        f"{bytes_text(travel.moved)}, {bytes_text(travel.whole)} without {names} ({100 * travel.share:.3g} %): {saved}"
+    )
+
+
 def _cell(values: Mapping[str, float], name: str) -> str:
     return metric_text(values[name]) if name in values else ""

@@ -93,7 +93,7 @@ def _conclude(folder: Path, code: int) -> None:
 
     from ..records import STATUS_FILE, read_status
     from ..report import build
-    from .live import final_table
+    from .live import final_table, saving_text
 
     page = build(folder)
     console = Console()
@@ -103,6 +103,8 @@ def _conclude(folder: Path, code: int) -> None:
         typer.echo(f"failed: {status.reason}: {status.message}", err=True)
         typer.echo(f"logs:   {folder / 'logs'}", err=True)
     if code == 0:
+        if saving := saving_text(folder):
+            typer.echo(f"moved   {saving}")
         typer.echo(f"model   {folder / 'model.safetensors'}")
     typer.echo(f"report  {page if not page.is_absolute() else Path(os.path.relpath(page))}")
 
