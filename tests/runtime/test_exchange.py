@@ -175,9 +175,7 @@ def test_an_optimizers_state_is_never_a_difference(tmp_path: Path) -> None:
 def test_weights_travel_as_they_are_with_what_the_script_says_of_them(tmp_path: Path) -> None:
     model = FLModel(params={"w": np.ones(2)}, metrics={"loss": 0.5}, meta={"num_examples": 7, "note": "é"})
     header, (params,) = sent(model, tmp_path)
-    assert header == Header(
-        7.0, {"loss": 0.5}, {"num_examples": 7, "note": "é"}, "FULL", BASE_DIGEST, 16
-    )
+    assert header == Header(7.0, {"loss": 0.5}, {"num_examples": 7, "note": "é"}, "FULL", BASE_DIGEST, 16)
     assert tree_of(params)["w"].tolist() == [1.0, 1.0]
 
 
