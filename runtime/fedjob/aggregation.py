@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .codec import FLOATS, Layout, Spec, difference_between
+from .rounding import widened
 from .trees import Block, Computed, Tree
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ def weighted_mean(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
         first = trees[0].read(spec, start, stop)
         if spec.dtype not in FLOATS:
             return first
-        base = first.astype(np.float64)
+        base = widened(first).astype(np.float64)
         total, scratch = base.copy(), np.empty_like(base)
         for tree, share in zip(trees[1:], shares[1:], strict=True):
-            np.copyto(scratch, tree.read(tree.layout.by_name[spec.name], start, stop))  # widened once, then in place
+            np.copyto(scratch, widened(tree.read(tree.layout.by_name[spec.name], start, stop)))  # then in place
             np.subtract(base, scratch, out=scratch)
             scratch *= share
             total -= scratch
@@ -77,6 +78,6 @@ def combine(function: Callable[..., Block], *trees: Tree, layout: Layout | None 
         blocks = [t.read(t.layout.by_name[spec.name], start, stop) for t in trees]
         if spec.dtype not in FLOATS:
             return blocks[0]
-        return function(*(b.astype(np.float64) for b in blocks))
+        return function(*(widened(b).astype(np.float64) for b in blocks))
 
     return Computed(layout or trees[0].layout, block)

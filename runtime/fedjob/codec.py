@@ -33,6 +33,7 @@ import numpy as np
 
 from . import skeleton
 from .errors import CodecError
+from .rounding import widened
 
 if sys.byteorder != "little":  # safetensors is little-endian; no big-endian machine trains models
     raise ImportError("fedjob runs on little-endian machines only")
@@ -529,7 +530,8 @@ def _widen(memory: memoryview, narrow: str, wide: str) -> None:
     whole = np.frombuffer(memory, numpy_dtype(wide))
     few = np.frombuffer(memory, numpy_dtype(narrow))[-whole.size :]
     for start in range(0, whole.size, _WIDEN_ELEMENTS):
-        whole[start : start + _WIDEN_ELEMENTS] = few[start : start + _WIDEN_ELEMENTS].astype(whole.dtype)
+        block = widened(few[start : start + _WIDEN_ELEMENTS])
+        whole[start : start + _WIDEN_ELEMENTS] = block.astype(whole.dtype)  # a copy: the two overlap
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ import numpy as np
 from . import skeleton
 from .codec import FLOATS, ITEM_BYTES, Bytes, Layout, Outflow, Spec, numpy_dtype, own_dtypes
 from .errors import OutOfRange
+from .rounding import rounded_to, widened
 from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, laid_out
 
 KEEP = "Keep"
 MASTER = "F32"  # the narrowest dtype of a tensor that is summed over rounds
-_LOW = np.uint64((1 << 29) - 1)  # the bits of a float64 that a float32 lacks
 
 
 def included(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
@@ -156,7 +156,7 @@ def _minus(new: Block, base: Block) -> Block:
     """new - base, as -(base - new): then no change is -0, and adding it leaves every bit of any number, also of a -0."""
     wide = np.float64 if new.dtype == np.float64 else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
-        difference = np.subtract(base, new, dtype=wide)
+        difference = np.subtract(widened(base), widened(new), dtype=wide)
         return np.negative(difference, out=difference)
 
 
@@ -197,7 +197,7 @@ def fits(block: Block, dtype: str) -> bool:
     """Whether a dtype can hold every value of a block: no NaN, no infinity, nothing beyond its largest number."""
     if dtype not in FLOATS or not block.size:
         return True
-    most = largest(dtype)
+    most, block = largest(dtype), widened(block)
     return bool(-most <= block.min() and block.max() <= most)  # False for NaN, which min and max hand on
 
 
@@ -222,26 +222,5 @@ def first_beyond(tree: Tree, layout: Layout) -> str | None:
 
 
 def rounded(block: Block, dtype: str) -> Block:
-    """A block in another dtype, each element rounded once, to the nearest; contiguous."""
-    with np.errstate(over="ignore"):
-        if block.dtype == np.float64 and dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
-            block = _to_odd_float32(block)
-        return np.ascontiguousarray(block.astype(numpy_dtype(dtype), copy=False))
-
-
-def _to_odd_float32(block: Block) -> Block:
-    """float64 to float32 so that rounding once more, to a narrower type, gives what rounding at once would give.
-
-    ml_dtypes goes by way of float32, and rounding to nearest twice is wrong beside a tie. So what does not fit gets an odd
-    last bit instead (Boldo, Melquiond: When double rounding is odd, 2005), which no tie has.
-    """
-    bits = block.view(np.uint64)
-    odd = bits & _LOW
-    odd += _LOW
-    odd |= bits  # the last bit that stays is set if it was, or if any below it was
-    odd &= ~_LOW
-    wide = odd.view(np.float64)
-    tiny = np.abs(block) < 2.0**-126  # float32 has fewer bits there; bfloat16 steps by 2^-133
-    if tiny.any():
-        wide[tiny] = np.rint(block[tiny] * 2.0**133) * 2.0**-133
-    return wide.astype(np.float32)
+    """A block in another dtype, see `rounding.rounded_to`."""
+    return rounded_to(block, numpy_dtype(dtype))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .codec import FLOATS, ITEM_BYTES, Layout, Outflow, Spec, flatten, numpy_dtype
+from .rounding import widened
 
 Block = np.ndarray[Any, np.dtype[Any]]
 BLOCK_ELEMENTS = (
@@ -87,4 +88,4 @@ def finite(block: Block) -> bool:
             return bool(np.isfinite(block.sum()) or np.isfinite(block).all())
     if block.dtype == np.float16:
         return bool(np.isfinite(block).all())
-    return bool(np.isfinite(block.astype(np.float32)).all())  # bfloat16, float8
+    return bool(np.isfinite(widened(block).astype(np.float32, copy=False)).all())  # bfloat16, float8
