@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedjob.rounding import rounded_to, widened
 
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # a signalling NaN, in the checks
 NARROW: list[Any] = [np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
 
 
