@@ -1,5 +1,6 @@
 """The kinds beside FederatedJob: every field described and bounded, and the rules between fields."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from fedjob.api import (
     SiteStatus,
     inlined,
 )
+from fedjob.api.reference import resources
 from fedjob.api.schema import fields
 
 MODELS = (FederatedJob, JobStatus, FederatedSite, SiteStatus, SiteJob, SiteJobStatus, SitePolicy, PolicyStatus)
+REFERENCE = Path(__file__).parents[2] / "docs" / "resource-reference.md"
 RULE = {"name": "trial", "images": [{"repository": "registry.example/*"}]}
 
 
@@ -40,6 +43,12 @@ def bounded(node: dict[str, Any]) -> bool:
             return node["additionalProperties"] is False
         case kind:
             return kind in ("boolean", "number")
+
+
+def test_the_checked_in_reference_is_the_generated_one() -> None:
+    assert REFERENCE.read_text() == resources(), (
+        "run: python -m fedjob.api.reference resources > docs/resource-reference.md"
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,9 +1,19 @@
-"""The field reference of job files, printed from the models: `python -m fedjob.api.reference > docs/job-reference.md`."""
+"""The field references, printed from the models.
+
+`python -m fedjob.api.reference > docs/job-reference.md`: job files. `python -m fedjob.api.reference resources >
+docs/resource-reference.md`: every status, and the kinds that only a cluster has.
+"""
 
 import json
 import sys
 
-from fedjob.api.schema import FieldPath, Schema, allowed, fields
+from pydantic import BaseModel
+
+from fedjob.api.job_status import JobStatus
+from fedjob.api.policy import PolicySpec, PolicyStatus
+from fedjob.api.schema import FieldPath, Schema, allowed, fields, inlined
+from fedjob.api.site import SiteSpec, SiteStatus
+from fedjob.api.site_job import SiteJobSpec, SiteJobStatus
 
 _HEAD = """\
 # Job reference
@@ -12,14 +22,55 @@ Every field of a job file, `apiVersion: fedjob.dev/v1alpha1`, `kind: FederatedJo
 is not here is refused. `[]` stands for each entry of a list. Generated from the models by
 `python -m fedjob.api.reference`; a test compares.
 
-| Field | Allowed | Default | Meaning |
-|---|---|---|---|
 """
+_RESOURCES_HEAD = """\
+# Resource reference
+
+Every field of the resources that a cluster has besides the [spec of a job](job-reference.md), `apiVersion: fedjob.dev/v1alpha1`.
+`[]` stands for each entry of a list. Status is written by fedjob, and read by people and scripts. Generated from the models by
+`python -m fedjob.api.reference resources`; a test compares.
+"""
+_TABLE_HEAD = "| Field | Allowed | Default | Meaning |\n|---|---|---|---|\n"
+_SECTIONS: tuple[tuple[str, str, type[BaseModel], str], ...] = (
+    ("FederatedJob", "Status of a job; `kubectl get fj`.", JobStatus, "status"),
+    (
+        "FederatedSite",
+        "A site, as the hub knows it; in the operator's namespace; `kubectl get fsite`.",
+        SiteSpec,
+        "spec",
+    ),
+    ("FederatedSite status", "Where a site stands with the hub.", SiteStatus, "status"),
+    (
+        "SitePolicy",
+        "What a site lets run, written by its administrator; it is called `default`, in the namespace of the site's SiteJobs; "
+        "`kubectl get spol`.",
+        PolicySpec,
+        "spec",
+    ),
+    ("SitePolicy status", "How a policy is applied.", PolicyStatus, "status"),
+    (
+        "SiteJob",
+        "One job's assignment to one site, written by the hub, but for `approval`; `kubectl get sj`.",
+        SiteJobSpec,
+        "spec",
+    ),
+    ("SiteJob status", "Where the site's part of a job stands.", SiteJobStatus, "status"),
+)
 
 
 def markdown() -> str:
-    """The reference as one page of Markdown."""
-    return _HEAD + "".join(_row(path, node, required) for path, node, required in fields())
+    """The reference of job files as one page of Markdown."""
+    return _HEAD + _TABLE_HEAD + "".join(_row(path, node, required) for path, node, required in fields())
+
+
+def resources() -> str:
+    """The reference of the other resources and of every status as one page of Markdown."""
+    return _RESOURCES_HEAD + "".join(_section(*section) for section in _SECTIONS)
+
+
+def _section(title: str, what: str, model: type[BaseModel], root: str) -> str:
+    rows = (_row((root, *path), node, required) for path, node, required in fields(inlined(model)))
+    return f"\n## {title}\n\n{what}\n\n{_TABLE_HEAD}{''.join(rows)}"
 
 
 def _row(path: FieldPath, node: Schema, required: bool) -> str:
@@ -39,4 +90,4 @@ def _default(node: Schema, required: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(markdown())
+    sys.stdout.write(resources() if sys.argv[1:] == ["resources"] else markdown())

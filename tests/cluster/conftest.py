@@ -1,0 +1,101 @@
+"""Fixtures of the tests that need a real API server. `make e2e` runs them; without its binaries they are skipped, and say so.
+
+All tests of a run share one control plane, and each has a namespace of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.apiproxy import ApiProxy
+from cluster.controlplane import ADMIN, ControlPlane, control_plane
+from cluster.kube import Kube, RefusedError, until
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+BINARIES = "FEDJOB_CONTROL_PLANE"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs binaries that are not there."""
+    if os.environ.get(BINARIES) and shutil.which("etcd"):
+        return
+    why = pytest.mark.skip(reason=f"needs etcd and {BINARIES}=$(hack/control-plane), as make e2e sets it")
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(why)
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[ControlPlane]:
+    """One control plane for all tests, with the CRDs."""
+    with control_plane(Path(os.environ[BINARIES])) as made:
+        admin = made.user(ADMIN)
+        for path in sorted((ROOT / "crds").glob("*.yaml")):
+            install(admin, yaml.safe_load(path.read_text()))
+        yield made
+
+
+def install(admin: Kube, definition: dict[str, Any]) -> None:
+    """Make a kind known, and wait until it is served."""
+    name = definition["metadata"]["name"]
+    admin.call("POST", DEFINITIONS, definition, fieldValidation="Strict")
+    spec = definition["spec"]
+    path = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
+    until(f"the API server to serve {name}", lambda: _served(admin, name, path))
+
+
+def _served(admin: Kube, name: str, path: str) -> bool:
+    conditions = admin.call("GET", f"{DEFINITIONS}/{name}")["status"].get("conditions") or ()
+    if not any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+        return False
+    try:
+        return bool(admin.call("GET", path))
+    except RefusedError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def admin(plane: ControlPlane) -> Kube:
+    """The API server as an administrator sees it."""
+    return plane.user(ADMIN)
+
+
+@pytest.fixture
+def namespace(admin: Kube, request: pytest.FixtureRequest) -> str:
+    """A namespace of the test's own that enforces Pod Security "restricted", with its service account."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50].rstrip("-")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    body = {"metadata": {"generateName": f"{name}-", "labels": labels}}
+    made = str(admin.call("POST", "/api/v1/namespaces", body)["metadata"]["name"])
+    until(f"the service account of {made}", lambda: _has_account(admin, made))  # pods are refused before
+    return made
+
+
+def _has_account(admin: Kube, namespace: str) -> bool:
+    try:
+        return bool(admin.call("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts/default"))
+    except RefusedError:
+        return False
+
+
+@pytest.fixture
+def proxy(plane: ControlPlane) -> Iterator[ApiProxy]:
+    """A proxy before the API server, which counts calls and makes faults."""
+    with ApiProxy(plane.port, plane.ca, plane.folder / "server.crt", plane.folder / "server.key") as made:
+        yield made
+
+
+@pytest.fixture(name="until")
+def until_fixture() -> Any:
+    """Wait for a condition: `until(what, found)`."""
+    return until

@@ -1,0 +1,236 @@
+"""A real control plane on free ports of the loopback: etcd, kube-apiserver, kube-controller-manager; no node.
+
+The Job controller makes pods and nothing runs them: a test plays the kubelet by writing their status. RBAC is on, and the audit log
+holds every call of everybody but the administrator and Kubernetes itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import certificates
+from .kube import Kube, RefusedError, until
+
+ADMIN, OPERATOR = "admin-token", "operator-token"
+USERS = {ADMIN: ("admin", "system:masters"), OPERATOR: ("operator", "")}
+START_SECONDS = 120.0
+STOP_SECONDS = 10.0
+
+_PREFIX = "fedjob-plane-"
+_PIDS = "pids"  # first that of the test's own process, then one line for each process that it started
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody uses now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@dataclass
+class ControlPlane:
+    """The processes, and where they are. folder: logs, keys and data; url: of the API server."""
+
+    folder: Path
+    binaries: Path
+    etcd_port: int = field(default_factory=free_port)
+    port: int = field(default_factory=free_port)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Where the API server listens."""
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def ca(self) -> Path:
+        """The authority of the API server."""
+        return self.folder / "ca.crt"
+
+    def user(self, token: str, url: str = "", as_user: str = "") -> Kube:
+        """The API server as the bearer of a token sees it. url: of a proxy before it; as_user: a name to act under."""
+        return Kube(url or self.url, token, ssl.create_default_context(cafile=str(self.ca)), as_user)
+
+    def kubeconfig(self, token: str, url: str = "") -> Path:
+        """A kubeconfig for the bearer of a token. url: of a proxy before the API server."""
+        port = (url or self.url).rpartition(":")[2]
+        path = self.folder / f"kubeconfig-{token}-{port}"
+        cluster = {"server": url or self.url, "certificate-authority": str(self.ca)}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "test", "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        }
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    def kubectl(self, *arguments: str, token: str = ADMIN) -> str:
+        """What kubectl prints. Raises CalledProcessError with its words in stderr."""
+        command = [str(self.binaries / "kubectl"), "--kubeconfig", str(self.kubeconfig(token)), *arguments]
+        environment = {**os.environ, "HOME": str(self.folder)}  # its cache of kinds lies with the plane
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment).stdout
+
+    def audit(self, user: str) -> list[Any]:
+        """Calls of a user, as the API server's audit log has them, oldest first."""
+        lines = (self.folder / "audit.log").read_text().splitlines()
+        events = [json.loads(line) for line in lines if line.endswith("}")]  # the last line may be half written
+        return [event for event in events if _author(event) == user]
+
+    def start(self) -> None:
+        """Start the processes, and return when the API server is ready. Raises AssertionError if it does not get there."""
+        certificates.write(self.folder)
+        (self.folder / _PIDS).write_text(f"{os.getpid()}\n")
+        (self.folder / "tokens").write_text("".join(_token_line(token) for token in USERS))
+        (self.folder / "audit.yaml").write_text(yaml.safe_dump(_AUDIT_POLICY))
+        self.run("etcd", *self._etcd_flags())
+        self.run(str(self.binaries / "kube-apiserver"), *self._api_server_flags())
+        admin = self.user(ADMIN)
+        until("the API server to be ready", lambda: self._ready(admin), START_SECONDS)
+        self.run(str(self.binaries / "kube-controller-manager"), *self._controller_flags())
+
+    def run(self, *command: str) -> None:
+        """Start a process that ends with this one, its output in a file of the folder."""
+        with (self.folder / f"{Path(command[0]).name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_die_with_parent
+            )
+        self.processes.append(process)
+        with (self.folder / _PIDS).open("a") as pids:
+            pids.write(f"{process.pid}\n")
+
+    def _ready(self, admin: Kube) -> bool:
+        for process in self.processes:
+            if process.poll() is not None:
+                name = Path(str(process.args[0])).name  # type: ignore[index]
+                log = (self.folder / f"{name}.log").read_text()
+                raise AssertionError(f"{name} ended with {process.returncode}: {log[-2000:]}")
+        with contextlib.suppress(OSError, RefusedError):
+            admin.call("GET", "/readyz")
+            return bool(admin.call("GET", "/api/v1/namespaces/default"))
+        return False
+
+    def _etcd_flags(self) -> tuple[str, ...]:
+        client, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{free_port()}"
+        return (
+            f"--data-dir={self.folder}/etcd",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            "--unsafe-no-fsync",  # the data does not outlive the test
+            "--logger=zap",
+            "--log-level=error",
+        )
+
+    def _api_server_flags(self) -> tuple[str, ...]:
+        folder = self.folder
+        return (
+            f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
+            f"--secure-port={self.port}",
+            "--bind-address=127.0.0.1",
+            f"--tls-cert-file={folder}/server.crt",
+            f"--tls-private-key-file={folder}/server.key",
+            f"--token-auth-file={folder}/tokens",
+            f"--service-account-key-file={folder}/accounts.key",
+            f"--service-account-signing-key-file={folder}/accounts.key",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-cluster-ip-range=10.96.0.0/12",
+            "--authorization-mode=RBAC",
+            f"--audit-policy-file={folder}/audit.yaml",
+            f"--audit-log-path={folder}/audit.log",
+            "--audit-log-mode=blocking-strict",  # a call that was answered is in the log
+        )
+
+    def _controller_flags(self) -> tuple[str, ...]:
+        return (
+            f"--kubeconfig={self.kubeconfig(ADMIN)}",
+            f"--service-account-private-key-file={self.folder}/accounts.key",
+            f"--root-ca-file={self.ca}",
+            "--leader-elect=false",
+            f"--secure-port={free_port()}",
+            "--bind-address=127.0.0.1",
+            f"--cert-dir={self.folder}/controller-manager",
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
+        )
+
+    def stop(self) -> None:
+        """End the processes, the last one first."""
+        for process in reversed(self.processes):
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            if process.poll() is None:
+                process.kill()
+                process.wait(STOP_SECONDS)
+
+
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "userGroups": ["system:masters", "system:serviceaccounts"]},
+        {"level": "None", "users": ["system:apiserver", "system:anonymous"]},
+        {"level": "Metadata"},
+    ],
+}
+
+
+def _author(event: Any) -> str:
+    return str((event.get("impersonatedUser") or event["user"])["username"])
+
+
+def _token_line(token: str) -> str:
+    user, group = USERS[token]
+    return f"{token},{user},{user}{f',{group}' if group else ''}\n"
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def control_plane(binaries: Path) -> Iterator[ControlPlane]:
+    """A control plane that runs inside the block. binaries: the folder that hack/control-plane prints."""
+    sweep()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    plane = ControlPlane(folder, binaries)
+    try:
+        plane.start()
+        yield plane
+    finally:
+        plane.stop()
+        shutil.rmtree(folder)
+
+
+def sweep() -> None:
+    """Remove what a test left behind that was killed: its processes, known by pid and by the folder they name, and the folder."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pids = folder / _PIDS
+        owner, *started = pids.read_text().split() if pids.exists() else [""]
+        if not owner or Path(f"/proc/{owner}").exists():
+            continue  # just being made, or in use
+        for pid in started:
+            with contextlib.suppress(OSError):
+                if str(folder) in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(int(pid), signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
