@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from cluster import measures
 from cluster.apiproxy import ApiProxy
 from cluster.controlplane import ADMIN, ControlPlane, control_plane
 from cluster.kube import Kube, RefusedError, until
@@ -25,14 +26,58 @@ BINARIES = "FEDJOB_CONTROL_PLANE"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs binaries that are not there."""
-    if os.environ.get(BINARIES) and shutil.which("etcd"):
-        return
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs binaries that are not there; with ONLY=O4,O6 leave out what belongs to no measure named."""
+    wanted = {name for name in os.environ.get("ONLY", "").split(",") if name}
+    missing = not (os.environ.get(BINARIES) and shutil.which("etcd"))
     why = pytest.mark.skip(reason=f"needs etcd and {BINARIES}=$(hack/control-plane), as make e2e sets it")
-    for item in items:
-        if item.path.is_relative_to(HERE):
+    ours = [item for item in items if item.path.is_relative_to(HERE)]
+    for item in ours:
+        names = _measures_of(item)
+        item.user_properties += [("measure", name) for name in names]
+        if missing:
             item.add_marker(why)
+        if wanted and not wanted & names:
+            items.remove(item)
+            config.hook.pytest_deselected(items=[item])
+
+
+def _measures_of(item: pytest.Item) -> set[str]:
+    return {str(marker.args[0]) for marker in item.iter_markers("measure")}
+
+
+_tallies: dict[str, measures.Tally] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count a test for its measures: its own run, and a setup or teardown that did not go well."""
+    properties = dict(report.user_properties)
+    if "measure" not in properties or (report.when != "call" and report.passed):
+        return
+    figures: list[Any] = [value for key, value in report.user_properties if key == "measured"]
+    for key, name in report.user_properties:
+        if key == "measure":
+            tally = _tallies.setdefault(str(name), measures.Tally())
+            tally.add(report.nodeid, report.outcome, report.duration, figures)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print a line for each measure, and write their entries to the file that MEASURES names."""
+    for line in measures.table(_tallies):
+        terminalreporter.write_line(line)
+    if path := os.environ.get("MEASURES"):
+        measures.write(Path(path), _tallies)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Give a figure of this test's measure: `measured(value, unit, goal, met, **detail)`."""
+
+    def give(value: object, unit: str, goal: str, met: bool, **detail: object) -> None:
+        figure = {"value": value, "unit": unit, "goal": goal, "met": met, "detail": detail}
+        request.node.user_properties.append(("measured", figure))
+
+    return give
 
 
 @pytest.fixture(scope="session")
