@@ -37,7 +37,9 @@ class Tally:
 
     def entry(self) -> dict[str, Any]:
         """The measure's entry in the file. What was skipped shows nothing, so it does not meet the goal."""
-        figure: dict[str, Any] = self.figures[-1] if self.figures else {"value": len(self.failed), **_FAILURES, "met": True}
+        figure: dict[str, Any] = (
+            self.figures[-1] if self.figures else {"value": len(self.failed), **_FAILURES, "met": True}
+        )
         met = bool(figure["met"]) and not self.failed and not self.skipped and self.passed > 0
         detail = {
             "passed": self.passed,
