@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
@@ -61,15 +62,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     for name in settings.peers:
         PEERS[name].install()
-    described, figures, failures = machine.describe(), {}, {}
+    result, described, figures, failures = settings.folder.with_suffix(".json"), machine.describe(), {}, {}
+    written: dict[str, Any] = {"machine": described}
     for name in only:
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
             figures[name] = MEASURES[name](settings)
-        except (MeasureError, OSError) as e:
+        except (MeasureError, OSError, subprocess.SubprocessError) as e:
             failures[name] = str(e)
-    result = settings.folder.with_suffix(".json")
-    written = _write(result, described, figures, failures, keep=keep)
+        written = _write(result, described, figures, failures, keep=keep)  # whatever happens to the next
     for form in (".svg", ".html"):
         plot.draw(written, result.with_suffix(form))
     _show(described, figures)
