@@ -33,7 +33,17 @@ from .client import (
     skip,
     system_info,
 )
-from .errors import FedJobError, JobFailed, LocalProtocolError, ReceiveTimeout, ServerLost
+from .errors import (
+    FedJobError,
+    JobFailed,
+    LocalProtocolError,
+    NotAdmitted,
+    NotWanted,
+    ReceiveTimeout,
+    ServerLost,
+    StaleAttempt,
+    Superseded,
+)
 from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType
 from .version import __version__
 
@@ -45,10 +55,14 @@ __all__ = [
     "JobFailed",
     "LocalProtocolError",
     "MetaKey",
+    "NotAdmitted",
+    "NotWanted",
     "ParamsType",
     "Receipt",
     "ReceiveTimeout",
     "ServerLost",
+    "StaleAttempt",
+    "Superseded",
     "__version__",
     "get_config",
     "get_job_id",

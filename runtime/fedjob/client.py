@@ -10,12 +10,13 @@ import atexit
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .errors import IdentityError, LocalProtocolError
+from .errors import FedJobError, IdentityError, LocalProtocolError
 from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class _Session:
     task: Task | None = None
     model: FLModel | None = None
     forms: dict[str, Mapping[str, str]] = field(default_factory=dict)  # part -> tensor name -> torch or numpy
+    thread_failure: str = ""
 
 
 _session: _Session | None = None
@@ -121,7 +123,8 @@ def init(
 def is_running() -> bool:
     """Whether there is more to do: waits for the next task; False once the job has ended well.
 
-    Raises JobFailed if it ended otherwise, ServerLost if the server stays away too long.
+    Raises JobFailed if it ended otherwise, ServerLost if the server stays away too long, Superseded or StaleAttempt if
+    another process of this site has taken this one's place. Each has an exit code of its own, if the script lets it pass.
     """
     return _next_task(None) is not None
 
@@ -129,7 +132,7 @@ def is_running() -> bool:
 def receive(timeout: float | None = None) -> FLModel | None:
     """The global model of the task at hand, None once the job has ended. Before `send`, again the same object.
 
-    timeout: seconds to wait for a task, None: until the job ends. Raises ReceiveTimeout, JobFailed, ServerLost.
+    timeout: seconds to wait for a task, None: until the job ends. Raises ReceiveTimeout, and what `is_running` raises.
     """
     s = _current()
     while True:
@@ -337,17 +340,31 @@ def _put_aside(s: _Session, receipt: Receipt) -> Receipt:
 def _report_exceptions() -> None:
     """Let the server know why a script dies: a user's error looks different from a lost process."""
     before: Callable[..., Any] = sys.excepthook
+    before_in_thread: Callable[..., Any] = threading.excepthook
     process = os.getpid()
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         before(kind, error, trace)
         if os.getpid() == process:
             _leave(error)
+            if isinstance(error, FedJobError):
+                raise SystemExit(error.exit_code)  # the interpreter goes on to end as it would have, with this code
 
-    sys.excepthook = hook
+    def hook_in_thread(args: threading.ExceptHookArgs) -> None:
+        before_in_thread(args)
+        if os.getpid() == process and _session is not None and args.exc_value is not None:
+            name = args.thread.name if args.thread else "a thread"
+            _session.thread_failure = f", after {name} had failed with {_text(args.exc_value)}"
+
+    sys.excepthook, threading.excepthook = hook, hook_in_thread
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _leave(error: BaseException | None = None) -> None:
+    """Say what this process knows of its end. Whether it is started again, whoever supervises it knows alone."""
     global _session
     s, _session = _session, None
     if s is not None and s.gang is not None:
@@ -356,8 +373,8 @@ def _leave(error: BaseException | None = None) -> None:
         return
     from .wire_pb2 import Farewell
 
-    if error is not None:
-        farewell = Farewell(reason="ScriptFailed", message=f"{type(error).__name__}: {error}"[:2000])
+    if error is not None and not isinstance(error, SystemExit):
+        farewell = Farewell(reason="ScriptFailed", message=_text(error)[:2000])
     else:
-        farewell = Farewell(reason="ScriptEnded", message="the script ended before the job", final=True)
+        farewell = Farewell(reason="ScriptEnded", message=f"the script ended before the job{s.thread_failure}"[:2000])
     s.uplink.close(farewell)

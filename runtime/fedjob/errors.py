@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class FedJobError(Exception):
-    """Anything that fedjob raises on purpose."""
+    """Anything that fedjob raises on purpose.
+
+    exit_code: of a training script that lets it pass; whoever supervises the script sees what has happened.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 class ConfigError(FedJobError):
@@ -38,6 +45,8 @@ class TransportError(FedJobError):
 class ServerLost(TransportError):  # noqa: N818 - what happened, in the script's words
     """The server stayed away for longer than `failurePolicy.serverLostSeconds`."""
 
+    exit_code = 83
+
 
 class ReceiveTimeout(FedJobError):  # noqa: N818
     """No task came within the `timeout` given to `receive`. The job goes on; call again."""
@@ -49,10 +58,40 @@ class JobFailed(FedJobError):  # noqa: N818
     reason: CamelCase word, as in the job's status, e.g. "QuorumNotMet".
     """
 
+    exit_code = 80
+
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message
+
+
+class NotWanted(FedJobError):  # noqa: N818
+    """The job goes on without this process. There is nothing left for it to do, and it should not be started again."""
+
+    exit_code = 81
+
+
+class Superseded(NotWanted):
+    """A newer process of this site has taken its place."""
+
+
+class StaleAttempt(NotWanted):
+    """The process belongs to an earlier attempt at the job."""
+
+    exit_code = 82
+
+
+class NotAdmitted(FedJobError):  # noqa: N818
+    """The server does not serve this site, whatever it is asked."""
+
+    exit_code = 84
+
+
+def ended(reason: str, message: str) -> FedJobError:
+    """The error that a script gets when its job has not ended well for it; reason: as on the wire."""
+    kinds = (Superseded, StaleAttempt, NotAdmitted, ServerLost)
+    return next((k(message) for k in kinds if k.__name__ == reason), None) or JobFailed(reason, message)
 
 
 class PeerFailed(FedJobError):  # noqa: N818

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from .codec import Inflow, flatten
 from .config import Ranks
-from .errors import FedJobError, JobFailed, ReceiveTimeout
+from .errors import FedJobError, JobFailed, ReceiveTimeout, ended
 from .wire_pb2 import Task
 
 _WAIT_SECONDS = 60.0
@@ -49,7 +49,7 @@ class Gang:
             if news["state"] == "timeout":
                 raise ReceiveTimeout(news["message"])
             if news["state"] == "failed":
-                raise JobFailed(news["reason"], news["message"])
+                raise ended(news["reason"], news["message"])
 
     def _lead(self, ask: Callable[[float | None], Task | None], timeout: float | None) -> Task | None:
         left = float("inf") if timeout is None else timeout
@@ -64,7 +64,8 @@ class Gang:
                 self._tell(state="timeout", message=str(e))
                 raise
             except FedJobError as e:
-                self._tell(state="failed", reason=getattr(e, "reason", type(e).__name__), message=str(e))
+                reason, message = (e.reason, e.message) if isinstance(e, JobFailed) else (type(e).__name__, str(e))
+                self._tell(state="failed", reason=reason, message=message)
                 raise
             if task is None:
                 self._tell(state="ended")

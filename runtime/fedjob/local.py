@@ -23,10 +23,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from . import conclusion, identity
 from . import config as configuration
-from . import identity
 from .api import FederatedJob, Site, to_yaml
-from .errors import ConfigError
+from .conclusion import Conclusion
+from .errors import ConfigError, NotWanted, StaleAttempt, StateError
+from .herald import Herald
 from .model import ParamsType
 from .records import METRICS_FILE, STATUS_FILE, Status, read_status, write_status
 from .restarts import Budget, delay_seconds, spend
@@ -37,6 +39,7 @@ SERVER = "server"
 EXIT_INTERRUPTED = 130
 _ADDRESS = "127.0.0.1"
 _SERVER_FINAL = {0, 1, 2, 143}  # exit codes of a server that is not started again
+_NOT_WANTED = {NotWanted.exit_code, StaleAttempt.exit_code}  # a newer process of the site is at work
 _GRACE_SECONDS = 10.0
 _FORMAT = 1
 _KEYS_PREFIX = "fedjob-"
@@ -76,6 +79,14 @@ class Run:
     keys: Path = Path()
     port: int = 0
     processes: dict[str, Process] = field(default_factory=dict)
+    herald: Herald = field(default_factory=Herald)
+
+    def conclusion(self) -> Conclusion | None:
+        """How the job has ended, None while it goes on."""
+        try:
+            return conclusion.load(self.folder / "state", self.attempt, self.job.model_dump_json())
+        except StateError:
+            return None
 
     def status(self) -> Status | None:
         """The server's status, with what only the runner knows: restarts, and sites that were given up."""
@@ -146,6 +157,7 @@ def supervise(run: Run) -> int:
                 return code
     finally:
         _stop(run)
+        run.herald.close()
         if status := run.status():
             write_status(run.folder / STATUS_FILE, status)
 
@@ -164,7 +176,12 @@ def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]]) -> int | None
     if process.name == SERVER and code in _SERVER_FINAL:
         _await_sites(run, exits)
         return code
-    if code == 0:  # a script that ended by itself has told the server so
+    if process.name == SERVER:
+        return _again(run, process, code)
+    if run.conclusion() is not None or code in _NOT_WANTED:
+        return None
+    if code == 0:
+        _say_final(run, process, "ScriptEnded", "the script ended by itself before the job, with exit code 0")
         return None
     return _again(run, process, code)
 
@@ -177,9 +194,12 @@ def _again(run: Run, process: Process, code: int) -> int | None:
         process.given_up = f"ended with {_exit_text(code)}, {process.budget.allowed} restarts used up"
         log.warning("%s %s; see %s", process.name, process.given_up, _log_path(run, process.name))
         if process.name == SERVER:
-            _fail(run, "RestartBudgetExhausted", f"the server {process.given_up}; see logs/server.log")
-            return 1
-        _give_up(run, process)
+            end = run.conclusion() or Conclusion(
+                "Failed", "RestartBudgetExhausted", f"the server {process.given_up}; see logs/server.log"
+            )
+            _end(run, end)
+            return 0 if end.state == "Complete" else 1
+        _say_final(run, process, "RestartBudgetExhausted", process.given_up)
         return None
     process.budget, process.restarts = budget, process.restarts + 1
     process.due = time.monotonic() + delay_seconds(budget.used)
@@ -187,18 +207,16 @@ def _again(run: Run, process: Process, code: int) -> int | None:
     return None
 
 
-def _give_up(run: Run, process: Process) -> None:
-    """Tell the server that nobody will start this site again, in the site's own name."""
-    from .uplink import Uplink
-    from .wire_pb2 import Farewell
-
-    uplink = Uplink(f"{_ADDRESS}:{run.port}", "localhost", identity.read(run.keys / process.name), run.attempt, 30.0)
-    uplink.close(Farewell(reason="RestartBudgetExhausted", message=process.given_up, final=True))
+def _say_final(run: Run, site: Process, reason: str, message: str) -> None:
+    """Tell the server, in a site's name, that nobody will start it again."""
+    credentials = identity.read(run.keys / site.name)
+    run.herald.say(f"{_ADDRESS}:{run.port}", credentials, run.attempt, reason, message)
 
 
-def _fail(run: Run, reason: str, message: str) -> None:
-    status = run.status() or Status()
-    write_status(run.folder / STATUS_FILE, replace(status, state="Failed", reason=reason, message=message))
+def _end(run: Run, end: Conclusion) -> None:
+    """What a server that is gone for good could not say itself."""
+    status = replace(run.status() or Status(), state=end.state, reason=end.reason, message=end.message)
+    write_status(run.folder / STATUS_FILE, status)
 
 
 def _await_sites(run: Run, exits: queue.SimpleQueue[tuple[Process, int]]) -> None:

@@ -55,6 +55,8 @@ class JobService:
                 yield event
                 if event.HasField("end"):
                     return
+            if not reader.cancelled() and isinstance(problem := reader.exception(), OSError):
+                raise TransportError(f"the farewell of {site} could not be noted: {problem}")
         finally:
             reader.cancel()
             self._session.lost(site, push)

@@ -22,7 +22,15 @@ from . import chunks, frames, tls
 from . import wire_pb2 as wire
 from .chunks import CHUNK_BYTES, Pause, Range, Table
 from .codec import Bytes, Outflow
-from .errors import CodecError, JobFailed, LocalProtocolError, ReceiveTimeout, ServerLost, TransportError
+from .errors import (
+    CodecError,
+    LocalProtocolError,
+    NotAdmitted,
+    ReceiveTimeout,
+    ServerLost,
+    TransportError,
+    ended,
+)
 from .frames import Piece
 from .identity import Credentials
 from .incoming import Incoming
@@ -55,7 +63,7 @@ class Ended:
 
 
 class Uplink:
-    """The connection of one training process to its server. Raises JobFailed, ServerLost as the script shall see them."""
+    """The connection of one training process to its server. Raises errors as the script shall see them."""
 
     def __init__(
         self, address: str, server_name: str, credentials: Credentials, attempt: int, server_lost_seconds: float
@@ -84,7 +92,7 @@ class Uplink:
     def next_task(self, timeout: float | None = None) -> wire.Task | None:
         """The task that is to be done now; None when the job has ended well.
 
-        timeout: seconds. Raises ReceiveTimeout, JobFailed, ServerLost.
+        timeout: seconds. Raises ReceiveTimeout, and what `errors.ended` makes of another end.
         """
         self._check_process()
         until = None if timeout is None else time.monotonic() + timeout
@@ -92,7 +100,7 @@ class Uplink:
             while True:
                 if self._ended is not None:
                     if self._ended.state != "Complete":
-                        raise JobFailed(self._ended.reason, self._ended.message)
+                        raise ended(self._ended.reason, self._ended.message)
                     return None
                 if self._task is not None:
                     return self._task
@@ -215,7 +223,7 @@ class Uplink:
                     backoff = 0.1
                     self._take(event, self._lines)
             except PermissionDenied as e:
-                return self._break(JobFailed("Refused", f"the server refuses this site: {e}"))
+                return self._break(NotAdmitted(f"the server refuses this site: {e}"))
             except TransportError as e:
                 if time.monotonic() - self._alive_at > self._patience:
                     return self._break(ServerLost(self._lost_message(e)))
@@ -361,3 +369,14 @@ def _frames(announce: wire.Announce, parts: Sequence[Outflow], tables: Sequence[
             yield frames.chunk_frame(Piece(step.part, step.start, digest, data))
         else:
             yield wire.Frame(seal=wire.Seal(digests=[t.object_digest() for t in tables])).SerializeToString()
+
+
+def say_final(channel: Channel, attempt: int, reason: str, message: str) -> None:
+    """Say in a site's name that nobody will start it again; returns when the server has noted it, or the job is over.
+
+    Raises TransportError when that is not certain.
+    """
+    farewell = wire.Farewell(reason=reason, message=message, final=True)
+    said = (wire.Upward(hello=wire.Hello(attempt=attempt, version=__version__)), wire.Upward(farewell=farewell))
+    for _ in channel.attend(iter(said)):
+        pass  # the server hangs up when it has read everything

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fedjob import client, config, identity, local
-from fedjob.errors import IdentityError, JobFailed
+from fedjob.errors import IdentityError, NotAdmitted
 from fedjob.model import FLModel
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def test_the_server_serves_nobody_with_a_wrong_certificate(
     with caplog.at_level(logging.WARNING, "fedjob"):
         wrong = {name: run.puppet("b", credentials=held) for name, held in wrong_certificates(made[0]).items()}
         for name, words in (("other job", "of job another-job"), ("other site", "site z of job")):
-            with pytest.raises(JobFailed, match=f"Refused: the server refuses this site: .*{words}"):
+            with pytest.raises(NotAdmitted, match=f"the server refuses this site: .*{words}"):
                 wrong[name].uplink.next_task(30)
         told = (
             "the server refused this site's certificate: the certificate names .* and was not signed by the authority",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from fedjob.errors import JobFailed
+from fedjob.errors import JobFailed, StaleAttempt
 from fedjob.model import FLModel, ParamsType
 from fedjob.stored import write_values
 
@@ -133,7 +133,7 @@ def test_one_answer_of_one_process_of_one_attempt_counts(host: Callable[..., Hos
     answer(0, b, params_type=ParamsType.DIFF)
 
     stale = run.puppet("a", attempt=7)
-    with pytest.raises(JobFailed, match="StaleAttempt"):
+    with pytest.raises(StaleAttempt, match="attempt 7, the job is at attempt 1"):
         stale.uplink.next_task(30)
     second = a.task("Train", 1)  # nothing of this has disturbed the process that belongs here
     assert a.answer(first, update(5.0, params_type=ParamsType.DIFF)).reason == "PastRound"

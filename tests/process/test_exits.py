@@ -1,0 +1,137 @@
+"""How a training script ends, and what follows: started again, left for good, or told apart by its exit code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from fedjob import config
+from fedjob.errors import JobFailed, ServerLost, StaleAttempt, Superseded
+from fedjob.wire_pb2 import Announce
+
+if TYPE_CHECKING:
+    from conftest import Hosted, Job, Started
+
+# Each site but "stays" ends in round 0, the first time that it is there, in the way that its name says.
+SCRIPT = """
+import os, signal, sys, threading
+from pathlib import Path
+import numpy as np
+import fedjob
+
+def fail():
+    raise ArithmeticError("in a thread")
+
+def thread_fails():
+    thread = threading.Thread(target=fail, name="loader")
+    thread.start()
+    thread.join()
+    sys.exit()
+
+ENDS = {
+    "exits-1": lambda: sys.exit(1),
+    "exits-text": lambda: sys.exit("no data"),
+    "exits-hard": lambda: os._exit(3),
+    "terminated": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "leaves": lambda: sys.exit(0),
+    "leaves-hard": lambda: os._exit(0),
+    "thread": thread_fails,
+}
+with fedjob.init({"w": np.zeros(4, np.float32)}):
+    site = fedjob.get_site_name()
+    while fedjob.is_running():
+        model = fedjob.receive()
+        if site in ENDS and not Path(f"ended-{site}").exists():
+            Path(f"ended-{site}").touch()
+            ENDS[site]()
+        fedjob.send(fedjob.FLModel(params=model.params))
+"""
+FAIL, LEAVE = ("exits-1", "exits-text", "exits-hard", "terminated"), ("leaves", "leaves-hard", "thread")
+
+
+@pytest.fixture(scope="module")
+def run(shared_job: Callable[..., Job]) -> Started:
+    """No round ends by its deadline, and no site is lost for being silent."""
+    return shared_job(SCRIPT, ["stays", *FAIL, *LEAVE], workflow={"rounds": 2, "quorum": 5}).run()
+
+
+@pytest.mark.parametrize("site", FAIL)
+def test_a_script_that_fails_is_started_again_and_takes_part_in_the_round(site: str, run: Started) -> None:
+    assert run.site(site)["restarts"] == 1
+    assert all(site in r.contributors for r in run.history)
+
+
+@pytest.mark.parametrize("site", LEAVE)
+def test_a_script_that_ends_well_before_the_job_has_left(site: str, run: Started) -> None:
+    assert run.site(site)["restarts"] == 0
+    assert [{m.site: m.message for m in r.missing}[site] for r in run.history] == [
+        "ScriptEnded: the script ended by itself before the job, with exit code 0"
+    ] * 2
+    assert run.site(site)["state"] == "Left"
+
+
+def test_the_servers_log_says_what_each_script_knew_of_its_end(run: Started) -> None:
+    log = run.log("server")
+    assert "site exits-1: ScriptEnded: the script ended before the job\n" in log
+    ended = "site thread: ScriptEnded: the script ended before the job"
+    assert f"{ended}, after loader had failed with ArithmeticError: in a thread\n" in log
+    assert "site terminated: Script" not in log
+    assert "ArithmeticError: in a thread" in run.log("thread")
+
+
+def test_who_has_left_is_not_waited_for_by_a_server_that_was_started_again(
+    new_job: Callable[..., Job], until: Callable[..., Any]
+) -> None:
+    job = new_job(SCRIPT, ["stays", "leaves"], workflow={"rounds": 2})
+    run = job.start()
+    until(lambda: run.site("leaves").get("state") == "Left")
+    run.kill("server")
+    assert run.wait() == 0, run.story()
+    assert [r.contributors for r in run.history] == [("stays",)] * 2
+
+
+# ------------------------------------------------------------------------------------------ exit codes
+
+
+def script(run: Hosted, site: str, **changed: Any) -> subprocess.Popen[str]:
+    """A training script of a site, started by hand with the site's own settings, or others."""
+    path = run.job / f"{site}.json"
+    config.write(path, run.settings(site).model_copy(update=changed))
+    environment = {**os.environ, config.CONFIG_VARIABLE: str(path)}
+    command = [sys.executable, "train.py"]
+    return subprocess.Popen(command, cwd=run.job.folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def assert_ended_with(kind: type[Any], words: str, process: subprocess.Popen[str]) -> None:
+    """The script let this error pass."""
+    _, said = process.communicate(timeout=60)
+    assert said.splitlines()[-1].startswith(f"fedjob.errors.{kind.__name__}: "), said
+    assert words in said.splitlines()[-1]
+    assert process.returncode == kind.exit_code
+
+
+def test_each_end_that_is_not_the_scripts_fault_has_an_error_and_an_exit_code(
+    host: Callable[..., Hosted], until: Callable[..., Any]
+) -> None:
+    run = host("ab", script=SCRIPT, workflow={"rounds": 1, "quorum": 2})
+    assert_ended_with(StaleAttempt, "attempt 7, the job is at attempt 1", script(run, "a", attempt=7))
+    older = script(run, "a")
+    until(lambda: "site a attends" in run.log("server"))
+    newer = run.puppet("a")
+    assert_ended_with(Superseded, "a newer process of this site has connected", older)
+    other = script(run, "b")
+    newer.offer({"w": np.zeros(4, np.float32)})
+    task = newer.task("Train")
+    newer.uplink.submit(Announce(key=task.key, attempt=1, upload="x", declined="no data"), ())
+    assert_ended_with(JobFailed, "QuorumNotMet: round 0", other)
+    assert run.wait() == 1
+    assert_ended_with(
+        ServerLost, "for 1 s (failurePolicy.serverLostSeconds)", script(run, "b", server_lost_seconds=1.0)
+    )
+    assert len({kind.exit_code for kind in (JobFailed, Superseded, StaleAttempt, ServerLost)} | {0, 1, 2}) == 7
