@@ -43,6 +43,16 @@ _WORKFLOW: Final[Mapping[str, tuple[Rule, ...]]] = {
     ),
 }
 _TRAINER: Final[Mapping[str, tuple[Rule, ...]]] = {
+    "trainer.files": (
+        Rule(
+            "self.map(name, size(bytes(self[name]))).sum() <= 262144",
+            "allowed: at most 262144 bytes in all; larger code belongs in the image",
+        ),
+        Rule(
+            "self.all(name, !self.exists(other, other.startsWith(name + '/')))",
+            "allowed: names of which none is the folder of another",
+        ),
+    ),
     "trainer.env[].name": (
         Rule("!self.startsWith('FEDJOB_')", "allowed: a name that does not begin with FEDJOB_"),
     ),
