@@ -22,7 +22,7 @@ _COLOURS = {
     "raw TLS": "#6aa67f",
     "raw TLS, kept": "#a8cbb4",
 }
-_NAMES = {"nvflare": "NVFLARE", "flower": "Flower"}
+NAMES = {"nvflare": "NVFLARE", "flower": "Flower"}
 _LABEL, _PLOT, _ROW, _HEAD, _GAP, _RIGHT = 300, 520, 20, 54, 10, 150  # pixels
 _LIMIT_MIB = 512.0
 
@@ -123,7 +123,7 @@ def _draw(chart: Chart, top: int) -> tuple[str, int]:
             out.append(
                 f'<rect x="{_LABEL}" y="{y + 3}" width="{width:.1f}" height="{_ROW - 6}" rx="2" '
                 f'fill="{_COLOURS[bar.system]}"/>\n'
-                f'<text x="{_LABEL + width + 6:.1f}" y="{y + 14}">{escape(_NAMES.get(bar.system, bar.system))} {escape(bar.text)}</text>\n'
+                f'<text x="{_LABEL + width + 6:.1f}" y="{y + 14}">{escape(NAMES.get(bar.system, bar.system))} {escape(bar.text)}</text>\n'
             )
             y += _ROW
         y += _GAP
@@ -167,7 +167,7 @@ def html(found: Sequence[Chart], caption: str) -> str:
             its = [(label, bar) for label, bars in chart.groups for bar in bars if bar.system == system]
             figure.add_bar(
                 y=[label for label, _ in its], x=[bar.value for _, bar in its], text=[bar.text for _, bar in its],
-                name=_NAMES.get(system, system), orientation="h", marker_color=_COLOURS[system],
+                name=NAMES.get(system, system), orientation="h", marker_color=_COLOURS[system],
             )  # fmt: skip
         figure.update_layout(title=chart.title, template="plotly_white", barmode="group", yaxis_autorange="reversed")
         figure.update_layout(height=160 + 70 * len(chart.groups), margin_l=360)

@@ -27,7 +27,7 @@ from processes import MeasureError, start, tail
 PERF = shutil.which("perf")
 _RATE = 499  # samples a second
 _SHOWN = 16
-_END_SECONDS = 60.0
+_BEGIN_SECONDS, _END_SECONDS = 15.0, 60.0
 
 
 def measure(settings: Settings) -> Figure:
@@ -46,7 +46,7 @@ def measure(settings: Settings) -> Figure:
             "cpu_seconds_of_all_per_round": round(busy, 2),
             "cores_busy": round(busy / seconds, 2),
             "site_seconds": _site_seconds(plain),
-            "shares": _shares(settings),
+            "shares": _shares_or_why(settings),
         },
     )
 
@@ -59,18 +59,26 @@ def _site_seconds(run: ours.OurRun) -> dict[str, float]:
     return {name: round(seconds, 3) for name, seconds in found.items()}
 
 
-def _shares(settings: Settings) -> dict[str, Any]:
-    """For the server and the clients: percent of its samples on a processor, by function and by library."""
+def _shares_or_why(settings: Settings) -> dict[str, Any]:
+    """The shares, or `missing`: why there are none. Not every machine has perf, or lets it look."""
     if PERF is None:
-        return {"missing": "Linux's perf is not installed: no shares"}
+        return {"missing": "Linux's perf is not installed"}
+    try:
+        return _shares(settings, PERF)
+    except MeasureError as e:
+        return {"missing": str(e)}
+
+
+def _shares(settings: Settings, perf: str) -> dict[str, Any]:
+    """For the server and the clients: percent of its samples on a processor, by function and by library."""
     job = ours.large(settings.model, CLIENTS, settings.model_rounds)
     with ours.running(settings.folder / "profile-shares", job) as run:
         run.until("received", 0)  # the first round has starts and an offer in it
         run.usage.look()
-        with _recorded(PERF, run.log.parent, [pid for pid, role in run.usage.roles.items() if role]) as data:
+        with _recorded(perf, run.log.parent, [pid for pid, role in run.usage.roles.items() if role]) as data:
             run.until("received", job.work.rounds - 1)
         ours.finished(run)
-    lines = _output(PERF, "script", "--input", str(data), "--fields", "pid,ip,sym,dso")
+    lines = _output(perf, "script", "--input", str(data), "--fields", "pid,ip,sym,dso")
     return _summary(lines, {pid: role.partition("/")[0] for pid, role in run.usage.roles.items()})
 
 
@@ -86,7 +94,7 @@ def _recorded(perf: str, folder: Path, pids: list[int]) -> Iterator[Path]:
     recorder = start([*command, *waiting], log, cwd=folder, env={})
     with os.fdopen(os.open(control, os.O_RDWR), "wb", 0) as tell, os.fdopen(os.open(ready, os.O_RDWR), "rb", 0) as hear:
         tell.write(b"enable\n")
-        if not select.select([hear], [], [], _END_SECONDS)[0]:
+        if not select.select([hear], [], [], _BEGIN_SECONDS)[0]:
             raise MeasureError(f"perf does not begin:\n{tail(log)}")
         try:
             yield data

@@ -85,8 +85,8 @@ def _write(
 ) -> dict[str, Any]:
     """Write the result, and return it. keep: measures that were not taken now stay as they are in the file."""
     old: dict[str, Any] = json.loads(path.read_text()) if keep and path.exists() else {}
-    new = {name: asdict(figure) for name, figure in figures.items()}
-    new |= {name: {"met": False, "error": why} for name, why in failures.items()}
+    new = {name: {**asdict(figure), "taken": described["date"]} for name, figure in figures.items()}
+    new |= {name: {"met": False, "error": why, "taken": described["date"]} for name, why in failures.items()}
     result = {name: (old | new)[name] for name in MEASURES if name in old | new} | {"machine": described}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -21,14 +21,17 @@ def test_every_measure_can_be_taken(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "bench.json").read_text())
     assert (tmp_path / "bench.svg").read_text().startswith("<svg ")
     assert "fedjob" in (tmp_path / "bench.html").read_text()
+    page = [sys.executable, RUN.with_name("page.py"), tmp_path / "bench.json", "-"]
+    text = subprocess.run(page, capture_output=True, text=True, check=True).stdout
     machine = found.pop("machine")
     assert machine["cores"] >= 1
     listed = subprocess.run([sys.executable, RUN, "--list"], capture_output=True, text=True, check=True).stdout.split()
     assert list(found) == listed
+    assert [name for name in listed if f"| {name} |" not in text] == []
     for name, figure in found.items():
         assert math.isfinite(figure["value"]), name
         assert figure["value"] > 0 or name == "P7", name  # a growth may be a shrinking
-        assert set(figure) == {"title", "value", "unit", "goal", "met", "peers", "detail"}
+        assert set(figure) == {"title", "value", "unit", "goal", "met", "peers", "detail", "taken"}
 
 
 def test_a_measure_that_is_not_there_is_named() -> None:
