@@ -20,6 +20,7 @@ from .trees import Tree, first_not_finite
 MAX_HEADER_CHARACTERS = 64 << 10  # they end in the journal, in history and in the report
 MAX_HEADER_DEPTH = 32
 SLACK_BYTES = 1 << 20  # by which another header may be longer
+MAX_PARTS = 8  # in an announcement, of whatever name
 _PARTS = {"Offer": frozenset({"params"}), "Train": frozenset({"params", "optimizer_params"})}
 
 
@@ -49,6 +50,11 @@ class Header:
     def to_json(self) -> str:
         """As it travels; NaN and infinity in JSON's usual extension."""
         return json.dumps(self.__dict__, default=str)
+
+
+def plain_text(text: str, most: int = 2000) -> str:
+    """What a site says of itself, for logs and people: one line, of so many characters at the most."""
+    return "".join(c if c.isprintable() else " " for c in text[:most])
 
 
 def read_header(text: str) -> Header | Refusal:

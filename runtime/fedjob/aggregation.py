@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .codec import FLOATS, Layout, Spec, difference_between
+from .codec import Layout, Spec, difference_between
+from .dtypes import FLOATS
 from .rounding import widened
 from .trees import Block, Computed, Tree
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import narrow
 from . import wire_pb2 as wire
-from .acceptance import Header, Refusal, check_announced, check_header, check_parts, read_header
+from .acceptance import SLACK_BYTES, Header, Refusal, check_announced, check_header, check_parts, read_header
 from .aggregation import combine
 from .errors import CodecError, JobFailed, OutOfRange, StateError
 from .journal import Journal
@@ -24,6 +24,7 @@ from .stored import Stored, open_stored, stored_form, write
 from .trees import Tree, laid_out
 
 log = logging.getLogger(__name__)
+_OFFER_HEADER = 4 << 20  # some 40,000 tensors
 Ask = tuple[str, int]  # kind, n-th ask of the kind in the round
 
 
@@ -61,6 +62,11 @@ class Open:
         """What a site is asked."""
         parts = [wire.Part(name=n, size=p.size, digest=p.digest) for n, p in self.parts.items()]
         return wire.Task(key=self.key, attempt=attempt, parts=parts)
+
+    @property
+    def header_bytes(self) -> int:
+        """How long the header of an answer's part may be: it is read into memory. An optimizer has a few entries a tensor."""
+        return 4 * max((part.layout.data_start for part in self.parts.values()), default=_OFFER_HEADER) + SLACK_BYTES
 
     def judge_announced(self, announce: wire.Announce, limits: Limits) -> Header | Refusal:
         """What an announcement says beside its tensors, or why they need not travel."""

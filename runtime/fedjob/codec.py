@@ -24,7 +24,7 @@ import json
 import math
 import struct
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -32,29 +32,19 @@ from typing import Any
 import numpy as np
 
 from . import skeleton
+from .dtypes import FLOATS, ITEM_BYTES, NAMES, Bytes, numpy_dtype
 from .errors import CodecError
+from .leaves import Leaf, where
+from .leaves import leaf as leaf_of
 from .rounding import widened
 
 if sys.byteorder != "little":  # safetensors is little-endian; no big-endian machine trains models
     raise ImportError("fedjob runs on little-endian machines only")
 
-Bytes = bytes | bytearray | memoryview
 
-ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
-    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 MAX_HEADER_BYTES = 100 << 20  # the reference reader's own limit
 _WIDEN_ELEMENTS = 1 << 18  # scratch of 1 MiB: 7 GiB/s of bfloat16 (measured)
 MAX_DEPTH = 100  # far below Python's recursion limit, far above an optimizer's state (4)
-_DTYPE = {  # torch, numpy and ml_dtypes agree on these names
-
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64",
-    "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
-_CODE_OF = {name: code for code, name in _DTYPE.items()}
 _NUMERIC = frozenset({"int", "float", "scalar"})  # forms of one number, in a tensor without dimensions
 
 
@@ -131,20 +121,20 @@ class Layout:
         return {s.name: s for s in self.specs}
 
 
-def header_length(prefix: Bytes) -> int:
-    """Bytes of prefix and header together, from a file's first 8 bytes. Raises CodecError if absurd."""
+def header_length(prefix: Bytes, most: int = MAX_HEADER_BYTES) -> int:
+    """Bytes of prefix and header together, from a file's first 8 bytes. Raises CodecError if absurd, or above `most`."""
     (n,) = struct.unpack_from("<Q", prefix)
-    if not 2 <= n <= MAX_HEADER_BYTES:
-        raise CodecError(f"not a tensor file: header of {n} bytes, allowed: 2 to {MAX_HEADER_BYTES}")
+    if not 2 <= n <= most:
+        raise CodecError(f"not a tensor file: header of {n} bytes, allowed: 2 to {most}")
     return 8 + int(n)
 
 
 def parse(header: Bytes) -> Layout:
     """The layout behind prefix and header. Raises CodecError for anything but a well-formed safetensors header."""
     try:
-        entries = json.loads(bytes(header[8:]))
+        entries = json.loads(bytes(header[8:]).decode())  # UTF-8 and nothing else
     except (ValueError, RecursionError) as e:
-        raise CodecError(f"not a tensor file: header is not JSON ({e})") from None
+        raise CodecError(f"not a tensor file: header is not JSON ({_brief(e)})") from None
     if not isinstance(entries, dict):
         raise CodecError("not a tensor file: header is not a JSON object")
     metadata = entries.pop("__metadata__", None)
@@ -156,7 +146,7 @@ def parse(header: Bytes) -> Layout:
     end = 0
     for s in layout.data_order:
         if s.start != end:
-            raise CodecError(f"tensor {s.name!r} starts at byte {s.start}, expected {end}")
+            raise CodecError(f"tensor {_brief(s.name)} starts at byte {s.start}, expected {end}")
         end = s.stop
     # What arrived is what is kept: a header written by another tool may be spaced differently from ours.
     layout.__dict__["header"] = bytes(header)
@@ -165,19 +155,29 @@ def parse(header: Bytes) -> Layout:
 
 def _spec(name: str, entry: Any) -> Spec:
     if not _is_text(name):
-        raise CodecError(f"tensor {name!r}: the name is not Unicode text")
+        raise CodecError(f"tensor {_brief(name)}: the name is not Unicode text")
     try:
         dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        whole = all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in (*shape, start, stop))
+        # numpy and torch know at most 64 dimensions; and the product of very many would take very long.
+        whole = len(shape) <= 64 and all(
+            isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 1 << 63 for x in (*shape, start, stop)
+        )
     except (KeyError, TypeError, ValueError):
-        raise CodecError(f"tensor {name!r}: entry has no dtype, shape and data_offsets") from None
+        raise CodecError(f"tensor {_brief(name)}: entry has no dtype, shape and data_offsets") from None
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise CodecError(f"tensor {name!r}: dtype {dtype!r} is not known; allowed: {', '.join(ITEM_BYTES)}")
-    # numpy and torch count the bytes of a shape without its zeros, in 63 bits, and know at most 64 dimensions.
-    fits = whole and len(shape) <= 64 and math.prod(n or 1 for n in shape) * ITEM_BYTES[dtype] < 1 << 63
+        raise CodecError(f"tensor {_brief(name)}: dtype {_brief(dtype)} is not known; allowed: {', '.join(ITEM_BYTES)}")
+    # They count the bytes of a shape without its zeros, in 63 bits.
+    fits = whole and math.prod(n or 1 for n in shape) * ITEM_BYTES[dtype] < 1 << 63
     if not fits or stop - start != math.prod(shape) * ITEM_BYTES[dtype]:
-        raise CodecError(f"tensor {name!r}: shape {list(shape)} of {dtype} does not fill bytes {start} to {stop}")
+        what = f"shape {_brief(list(shape))} of {dtype} does not fill bytes {_brief(start)} to {_brief(stop)}"
+        raise CodecError(f"tensor {_brief(name)}: {what}")
     return Spec(name, dtype, shape, start, stop)
+
+
+def _brief(value: Any) -> str:
+    """A value that came from elsewhere, for a message: that may be sent on, and be in a log."""
+    text = str(value) if isinstance(value, Exception) else repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def difference_between(expected: Layout, got: Layout) -> str:
@@ -186,7 +186,7 @@ def difference_between(expected: Layout, got: Layout) -> str:
     extra = [s.name for s in got.specs if s.name not in expected.by_name]
     if missing or extra:
         found = len(expected.specs) - len(missing)
-        first = f"first missing: {missing[0]!r}" if missing else f"not expected: {extra[0]!r}"
+        first = f"first missing: {_brief(missing[0])}" if missing else f"not expected: {_brief(extra[0])}"
         return f"{found} of {len(expected.specs)} tensors, {len(extra)} others; {first}"
     for s in expected.specs:
         other = got.by_name[s.name]
@@ -244,28 +244,17 @@ def flatten(tree: Any) -> Outflow:
     return Outflow(layout, tuple((specs[name], leaves[name].source) for name in order))
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A tensor of a tree. form: torch, numpy, …; source: its bytes [start, stop); memory: equal where two share theirs."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    form: str
-    source: Callable[[int, int], Bytes]
-    memory: Any = None
-
-
 def _take_apart(node: Any, path: tuple[str, ...], leaves: dict[str, Leaf], seen: dict[Any, str]) -> Any:
     """The skeleton of `node`; its tensors go into `leaves`. Keys may be str or int (optimizers number their state).
 
     seen: memory of a tensor -> the name under which it was met first.
     """
     if len(path) > MAX_DEPTH:
-        raise CodecError(f"{_at(path[:8])}…: nested more than {MAX_DEPTH} deep, or a container that holds itself")
+        raise CodecError(f"{where(path[:8])}…: nested more than {MAX_DEPTH} deep, or a container that holds itself")
     if isinstance(node, Mapping):
         for key in node:
             if not isinstance(key, str | int) or isinstance(key, bool):
-                raise CodecError(f"{_at(path)}: key {key!r} is a {type(key).__name__}, allowed: str or int")
+                raise CodecError(f"{where(path)}: key {key!r} is a {type(key).__name__}, allowed: str or int")
         return {"d": [[k, _take_apart(v, (*path, str(k)), leaves, seen)] for k, v in node.items()]}
     if isinstance(node, list | tuple):
         kind = "l" if isinstance(node, list) else "t"
@@ -274,106 +263,12 @@ def _take_apart(node: Any, path: tuple[str, ...], leaves: dict[str, Leaf], seen:
         return {"v": node}
     name = "/".join(path) or "value"
     if name in leaves or name == "__metadata__":
-        raise CodecError(f"{_at(path)}: the name {name!r} is taken; rename one of the two")
+        raise CodecError(f"{where(path)}: the name {name!r} is taken; rename one of the two")
     if not _is_text(name):
-        raise CodecError(f"{_at(path)}: the name {name!r} is not Unicode text")
-    leaf = leaves[name] = _leaf(node, path)
+        raise CodecError(f"{where(path)}: the name {name!r} is not Unicode text")
+    leaf = leaves[name] = leaf_of(node, path)
     first = seen.setdefault(leaf.memory, name) if leaf.memory is not None else name
     return {"x": name, "f": leaf.form} | ({} if first == name else {"s": first})
-
-
-def _leaf(value: Any, path: tuple[str, ...]) -> Leaf:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return _torch_leaf(torch, value, path)
-    form = "numpy"
-    if isinstance(value, int):
-        form = "int"
-    elif isinstance(value, float) and not isinstance(value, np.generic):
-        form = "float"
-    elif isinstance(value, np.generic):
-        form = "scalar"
-    elif not isinstance(value, np.ndarray):
-        raise CodecError(f"{_at(path)}: a {type(value).__name__} cannot travel; send tensors, arrays, numbers, strings")
-    try:
-        array = np.asarray(value, dtype=np.int64 if form == "int" else None)
-    except OverflowError:
-        raise CodecError(
-            f"{_at(path)}: a whole number of {value.bit_length()} bits does not fit in 64 with a sign"
-        ) from None
-    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    code = _CODE_OF.get(array.dtype.name)
-    if code is None:
-        raise CodecError(f"{_at(path)}: dtype {array.dtype} cannot travel; allowed: {', '.join(_CODE_OF)}")
-
-    item = array.dtype.itemsize
-
-    def source(start: int, stop: int) -> Bytes:
-        if array.flags.c_contiguous:
-            return array.reshape(-1).view(np.uint8)[start:stop].data
-        a, b = start // item, -(-stop // item)
-        gathered = np.concatenate(list(_gather(array, a, b)) or [array.reshape(-1)]).view(np.uint8)
-        return gathered[start - a * item : stop - a * item].data
-
-    return Leaf(code, array.shape, form, source)
-
-
-def _torch_leaf(torch: Any, tensor: Any, path: tuple[str, ...]) -> Leaf:
-    code = _CODE_OF.get(str(tensor.dtype).removeprefix("torch."))
-    if code is None or tensor.layout != torch.strided or tensor.device.type == "meta":
-        raise CodecError(
-            f"{_at(path)}: a {tensor.layout} tensor of {tensor.dtype} on {tensor.device} cannot travel; "
-            f"send dense tensors of {', '.join(_CODE_OF)}"
-        )
-    live = tensor.detach().resolve_conj().resolve_neg()
-    item, on_gpu = ITEM_BYTES[code], live.device.type == "cuda"
-
-    def flat(a: int, b: int) -> Any:
-        """Elements [a, b) as bytes, where they lie if they lie one after the other."""
-        if live.is_contiguous():
-            # Where there is one element, its strides may still be anything.
-            return live.as_strided((live.numel(),), (1,))[a:b].view(torch.uint8)
-        return torch.cat(list(_gather(live, a, b))).view(torch.uint8)
-
-    def source(start: int, stop: int) -> Bytes:
-        a, b = start // item, -(-stop // item)
-        data = flat(a, b)[start - a * item : stop - a * item]
-        if (
-            on_gpu
-        ):  # through pinned memory, which torch keeps and hands out again: a chunk at a time, at the bus's speed
-            staged = torch.empty(data.numel(), dtype=torch.uint8, pin_memory=True)
-            staged.copy_(data)
-            data = staged
-        return data.cpu().numpy().data  # type: ignore[no-any-return]
-
-    # One tensor under two names, as `state_dict` gives a tied weight.
-    memory = (str(live.device), live.data_ptr(), code, tuple(live.shape), live.stride()) if live.numel() else None
-    return Leaf(code, tuple(tensor.shape), "torch", source, memory)
-
-
-def _gather(tensor: Any, a: int, b: int) -> Iterator[Any]:
-    """Elements [a, b) of a tensor or array that is not contiguous, in row-major order, as flat pieces.
-
-    Whole rows are copied together; a row that is wanted in part is taken apart in turn: never more is copied than asked for.
-    """
-    if tensor.ndim <= 1:
-        yield tensor.reshape(-1)[a:b]
-        return
-    row = math.prod(tensor.shape[1:])
-    first, last = -(-a // row), b // row
-    if first > last:  # within one row
-        yield from _gather(tensor[last], a - last * row, b - last * row)
-        return
-    if a < first * row:
-        yield from _gather(tensor[first - 1], a - (first - 1) * row, row)
-    if first < last:
-        yield tensor[first:last].reshape(-1)
-    if last * row < b:
-        yield from _gather(tensor[last], 0, b - last * row)
-
-
-def _at(path: Sequence[str]) -> str:
-    return "/".join(path) or "the value itself"
 
 
 # ---------------------------------------------------------------------------------------------- a tree, put together
@@ -382,13 +277,15 @@ def _at(path: Sequence[str]) -> str:
 class Inflow:
     """A tree being received: bytes in, tensors filled in place.
 
-    forms: tensor name -> "torch" | "numpy", where this process wants another form than the sender's.
+    forms: tensor name -> "torch" | "numpy", where this process wants another form than the sender's. size: bytes of the
+    file as announced; a header that says otherwise is refused before any memory is taken for it.
     Pieces may have any size. Up to the end of the header they come in order; the data may come in any order, each byte once.
     """
 
-    def __init__(self, forms: Mapping[str, str] | None = None) -> None:
+    def __init__(self, forms: Mapping[str, str] | None = None, size: int | None = None) -> None:
         self.position = 0  # bytes taken
         self.layout: Layout | None = None
+        self._size = size
         self._forms = forms or {}
         self._head = bytearray()
         self._tensors: dict[str, Any] = {}
@@ -437,6 +334,8 @@ class Inflow:
             rest, at, i = rest[n:], at + n, i + 1
 
     def _begin(self, layout: Layout) -> None:
+        if self._size not in (None, layout.size):
+            raise CodecError(f"a file of {self._size} bytes was announced, its header says {layout.size}")
         self.layout = layout
         sent, own = forms(layout), own_dtypes(layout)
         shared = {leaf["x"]: leaf["s"] for leaf in _leaves(layout) if "s" in leaf}
@@ -518,7 +417,7 @@ def _native_form() -> str:
 def _allocate(shape: tuple[int, ...], dtype: str, form: str) -> tuple[Any, memoryview]:
     if form == "torch" and "torch" in sys.modules:
         torch = sys.modules["torch"]
-        tensor = torch.empty(shape, dtype=getattr(torch, _DTYPE[dtype]))
+        tensor = torch.empty(shape, dtype=getattr(torch, NAMES[dtype]))
         return tensor, tensor.reshape(-1).view(torch.uint8).numpy().data
     array: Any = np.empty(shape, numpy_dtype(dtype))
     target = array.reshape(-1).view(np.uint8).data
@@ -543,13 +442,3 @@ class _Numeric:
 
     def value(self) -> Any:
         return self.array[()] if self.form == "scalar" else self.array.item()
-
-
-def numpy_dtype(code: str) -> np.dtype[Any]:
-    """numpy's dtype of a safetensors dtype code; ml_dtypes supplies bfloat16 and float8."""
-    if code in ("BF16", "F8_E4M3", "F8_E5M2"):
-        import ml_dtypes  # imported only where such tensors are: 30 ms
-
-        special: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _DTYPE[code]))
-        return special
-    return np.dtype(_DTYPE[code])

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO
 from . import narrow
 from . import wire_pb2 as wire
 from .acceptance import Header
-from .codec import Bytes, Inflow, Outflow, difference_between, flatten, forms, header_length, parse
+from .codec import Inflow, Outflow, difference_between, flatten, forms, header_length, parse
 from .config import SiteConfig
+from .dtypes import Bytes
 from .errors import LocalProtocolError
 from .incoming import Incoming
 from .model import FLModel, ParamsType
@@ -35,7 +36,7 @@ def download(uplink: Uplink, task: wire.Task, known: Forms, config: SiteConfig) 
     trees, kept = {}, None
     try:
         for part in task.parts:
-            inflow, kept = Inflow(known.get(part.name, {})), Incoming(config.work, part)
+            inflow, kept = Inflow(known.get(part.name, {}), part.size), Incoming(config.work, part)
             if part.name == "params" and config.params_type == ParamsType.DIFF and task.key.kind == "Train":
                 with _new_base(config, part.digest) as base:
                     uplink.fetch(part, partial(_take_both, inflow, base), kept)

@@ -20,7 +20,8 @@ from functools import cache
 import numpy as np
 
 from . import skeleton
-from .codec import FLOATS, ITEM_BYTES, Bytes, Layout, Outflow, Spec, numpy_dtype, own_dtypes
+from .codec import Layout, Outflow, Spec, own_dtypes
+from .dtypes import FLOATS, ITEM_BYTES, Bytes, numpy_dtype
 from .errors import OutOfRange
 from .rounding import rounded_to, widened
 from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, laid_out

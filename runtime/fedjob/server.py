@@ -52,6 +52,9 @@ def main() -> int:
     log_refusals(log)
     transport.tune_malloc()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    if len(sys.argv) != 2:
+        log.error("usage: python -m fedjob.server CONFIG")
+        return EXIT_USAGE
     try:
         config = read_server(Path(sys.argv[1]))
         return asyncio.run(_run(config))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
 from . import wire_pb2 as wire
+from .acceptance import MAX_PARTS, plain_text
 from .asks import Upload
 from .chunks import ACK_EVERY, CHUNK_BYTES
 from .errors import IdentityError, TransportError
@@ -23,6 +25,9 @@ from .version import __version__
 
 log = logging.getLogger(__name__)
 _READ_AHEAD = 4  # chunks that a worker reads at once
+KINDS = ("Offer", "Train", "Evaluate")
+MAX_VALUES = 10_000  # that a site may log in a round
+MAX_FETCHES = 8  # that a site may have open at once; it needs one, and old ones take a moment to end
 
 
 class JobService:
@@ -33,6 +38,8 @@ class JobService:
         self._uid = uid
         self._trust_domain = trust_domain
         self._values = values
+        self._noted: Counter[tuple[str, int]] = Counter()  # values of a site in a round
+        self._fetching: Counter[str] = Counter()
 
     async def attend(self, peer: str | None, events: AsyncIterator[wire.Upward]) -> AsyncIterator[wire.Downward]:
         """See wire.proto."""
@@ -64,14 +71,23 @@ class JobService:
     async def _read(self, site: str, push: Push, events: AsyncIterator[wire.Upward]) -> None:
         async for event in events:
             if event.HasField("value"):
-                v = event.value
-                try:
-                    append(self._values, LoggedValue(site, v.round, v.step if v.step >= 0 else None, v.key, v.value))
-                except OSError as e:
-                    log.warning("a value that %s logged is lost: %s", site, e)
+                self._note(site, event.value)
             elif event.HasField("farewell"):
                 f = event.farewell
-                self._session.farewell(site, push, f.reason, f.message, f.final)
+                self._session.farewell(site, push, plain_text(f.reason, 60), plain_text(f.message), f.final)
+
+    def _note(self, site: str, v: wire.Value) -> None:
+        """Keep a scalar that a script logged; so many of a site in a round, or a loop in a script would fill the disk."""
+        self._noted[site, self._session.round] += 1
+        if (count := self._noted[site, self._session.round]) > MAX_VALUES:
+            if count == MAX_VALUES + 1:
+                log.warning("%s has logged %d values in round %d; further ones are lost", site, MAX_VALUES, v.round)
+            return
+        step = v.step if v.step >= 0 else None
+        try:
+            append(self._values, LoggedValue(site, v.round, step, plain_text(v.key, 200), v.value))
+        except OSError as e:
+            log.warning("a value that %s logged is lost: %s", site, e)
 
     async def fetch(self, peer: str | None, wanted: wire.Wanted) -> AsyncIterator[Piece]:
         """See wire.proto."""
@@ -81,11 +97,18 @@ class JobService:
             raise NotThere(f"no open task of {site} has an object {wanted.digest[:12]}")
         if wanted.start % CHUNK_BYTES or wanted.start > wanted.stop or wanted.stop > stored.size:
             raise Refused(f"bytes {wanted.start} to {wanted.stop} of an object of {stored.size}")
-        for at in range(wanted.start, wanted.stop, _READ_AHEAD * CHUNK_BYTES):
-            # On a worker: a disk that is slow, or whose pages must be found first, holds up this site alone.
-            for piece in await asyncio.to_thread(_read, stored, at, min(at + _READ_AHEAD * CHUNK_BYTES, wanted.stop)):
-                yield piece
-                self._session.sent(site, piece.offset + len(piece.data), stored.size, len(piece.data))
+        if self._fetching[site] == MAX_FETCHES:
+            raise TransportError(f"{site} has {MAX_FETCHES} downloads open already")
+        self._fetching[site] += 1
+        try:
+            for at in range(wanted.start, wanted.stop, _READ_AHEAD * CHUNK_BYTES):
+                # On a worker: a disk that is slow, or whose pages must be found first, holds up this site alone.
+                stop = min(at + _READ_AHEAD * CHUNK_BYTES, wanted.stop)
+                for piece in await asyncio.to_thread(_read, stored, at, stop):
+                    yield piece
+                    self._session.sent(site, piece.offset + len(piece.data), stored.size, len(piece.data))
+        finally:
+            self._fetching[site] -= 1
 
     async def submit(self, peer: str | None, frames: AsyncIterator[wire.Frame | Piece]) -> AsyncIterator[wire.Reply]:
         """See wire.proto."""
@@ -94,6 +117,9 @@ class JobService:
         first = await anext(stream, None)
         if not isinstance(first, wire.Frame) or not first.HasField("announce"):
             raise Refused("the first frame of an answer is its announcement")
+        if first.announce.key.kind not in KINDS or len(first.announce.parts) > MAX_PARTS:
+            raise Refused(f"an announcement is of one of {', '.join(KINDS)}, and of {MAX_PARTS} parts at the most")
+        first.announce.declined = plain_text(first.announce.declined)
         begun = await asyncio.to_thread(self._session.begin, site, first.announce)
         if isinstance(begun, wire.Verdict):
             yield wire.Reply(verdict=begun)

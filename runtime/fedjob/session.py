@@ -394,7 +394,8 @@ class Session:
             if name in self._spools:
                 self._spools.pop(name).close()
             stem, parts = f"{ask[0]}.{ask[1]}.{name}", [(p.name, p.size) for p in announce.parts]
-            spool = self._spools[name] = Spool(self._journal.folder, stem, announce.upload, parts, self.spares)
+            place = (self._journal.folder, stem, announce.upload)
+            spool = self._spools[name] = Spool(*place, parts, self.spares, opened.header_bytes)
             return Upload(name, opened, announce.upload, header, spool)
 
     def _verdict_before_bytes(self, name: str, announce: wire.Announce, ask: Ask) -> wire.Verdict | None:

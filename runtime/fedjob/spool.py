@@ -16,7 +16,8 @@ import numpy as np
 
 from . import chunks, disk
 from .chunks import CHUNK_BYTES, DIGEST_BYTES, Range, Table
-from .codec import FLOATS, ITEM_BYTES, Layout, header_length, numpy_dtype, parse
+from .codec import MAX_HEADER_BYTES, Layout, header_length, parse
+from .dtypes import FLOATS, ITEM_BYTES, numpy_dtype
 from .errors import CodecError, TransportError
 from .frames import Piece
 from .stored import Stored, take_spare, write_at
@@ -29,11 +30,17 @@ class Spool:
     """Files `<stem>.<upload>.<part>` in a folder, picked up where an earlier process of this server left them.
 
     Files of the same stem with another upload's name are removed: a script that trains again sends other bytes.
-    parts: (name, bytes). spares: see `stored.retire`.
+    parts: (name, bytes). spares: see `stored.retire`. header_bytes: how long a part's header may be.
     """
 
     def __init__(
-        self, folder: Path, stem: str, upload: str, parts: Sequence[tuple[str, int]], spares: Path | None = None
+        self,
+        folder: Path,
+        stem: str,
+        upload: str,
+        parts: Sequence[tuple[str, int]],
+        spares: Path | None = None,
+        header_bytes: int = MAX_HEADER_BYTES,
     ) -> None:
         self.sizes = [size for _, size in parts]
         self.tables = [Table(size) for size in self.sizes]
@@ -41,7 +48,8 @@ class Spool:
         self._folder, self._stem, self._spares = folder, stem, spares
         self._names = [name for name, _ in parts]
         self._paths = [folder / f"{stem}.{upload}.{name}" for name, _ in parts]
-        self._checks = [_Check(name) for name, _ in parts]
+        self._header_bytes = header_bytes
+        self._checks = [_Check(name, header_bytes) for name, _ in parts]
         # Written by workers, sealed by another, closed by whoever takes over: a number must not be reused between.
         self._lock = threading.RLock()
         self._fds: list[int] = []
@@ -142,7 +150,7 @@ class Spool:
     def _stored(self, i: int) -> Stored:
         size = self.sizes[i]
         prefix = os.pread(self._fds[i], 8, 0)
-        if len(prefix) < 8 or header_length(prefix) > size:
+        if len(prefix) < 8 or header_length(prefix, self._header_bytes) > size:
             raise CodecError(f"part {self._names[i]!r} is not a tensor file: {size} bytes")
         layout = parse(os.pread(self._fds[i], header_length(prefix), 0))
         if layout.size != size:
@@ -174,8 +182,9 @@ class _Check:
     It needs the header first, and numbers that lie whole within their chunk, as ours do. `whole`: it has missed nothing.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, header_bytes: int) -> None:
         self.name = name
+        self._header_bytes = header_bytes
         self.found = ""
         self.whole = True
         self._head = bytearray()
@@ -190,7 +199,7 @@ class _Check:
                 return
             self._head += data
             try:
-                if len(self._head) < 8 or len(self._head) < header_length(self._head):
+                if len(self._head) < 8 or len(self._head) < header_length(self._head, self._header_bytes):
                     return
                 self._layout = parse(memoryview(self._head)[: header_length(self._head)])
             except CodecError:  # `Spool.seal` says so

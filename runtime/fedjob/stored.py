@@ -17,7 +17,8 @@ from typing import IO, Any
 import numpy as np
 
 from .chunks import CHUNK_BYTES, DIGEST_BYTES, Table, digest
-from .codec import ITEM_BYTES, Bytes, Layout, Spec, header_length, numpy_dtype, parse
+from .codec import Layout, Spec, header_length, parse
+from .dtypes import ITEM_BYTES, Bytes, numpy_dtype
 from .errors import CodecError, StateError
 from .narrow import rounded
 from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, in_memory

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .codec import FLOATS, ITEM_BYTES, Layout, Outflow, Spec, flatten, numpy_dtype
+from .codec import Layout, Outflow, Spec, flatten
+from .dtypes import FLOATS, ITEM_BYTES, numpy_dtype
 from .rounding import widened
 
 Block = np.ndarray[Any, np.dtype[Any]]

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from . import chunks, frames, tls
 from . import wire_pb2 as wire
 from .chunks import CHUNK_BYTES, Pause, Range, Table
-from .codec import Bytes, Outflow
+from .codec import Outflow
+from .dtypes import Bytes
 from .errors import (
     CodecError,
     LocalProtocolError,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjob.acceptance import Header, Refusal, check_header, check_parts, mean_metrics, read_header
+from fedjob.acceptance import Header, Refusal, check_header, check_parts, mean_metrics, plain_text, read_header
 from fedjob.model import ParamsType
 from fedjob.trees import in_memory
 from fedjob.wire_pb2 import Verdict
@@ -216,3 +216,8 @@ def test_an_evaluation_needs_no_tensors() -> None:
 )
 def test_the_mean_of_metrics(weighted: list[tuple[float, Mapping[str, float]]], expected: dict[str, float]) -> None:
     assert mean_metrics(weighted) == expected
+
+
+def test_what_a_site_says_of_itself_cannot_forge_a_line_of_the_log() -> None:
+    assert plain_text("bye\n2026-01-01 ERROR all is lost\x1b[2J") == "bye 2026-01-01 ERROR all is lost [2J"
+    assert len(plain_text("x" * 10_000)) == 2000

@@ -209,3 +209,43 @@ def test_a_tree_is_not_given_out_before_its_last_byte() -> None:
 def test_the_first_difference_between_two_layouts_is_a_phrase(got: Any, phrase: str) -> None:
     expected = flatten({"a": np.zeros((2, 3)), "b": np.zeros(1)}).layout
     assert difference_between(expected, flatten(got).layout) == phrase
+
+
+# -------------------------------------------------------------------------------------------- bounds against malice
+
+
+def headed(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
+def test_a_file_of_another_size_than_announced_takes_no_memory() -> None:
+    """100 bytes that claim 2^60: the claim is looked at before anything is allocated for it."""
+    claim = headed(b'{"w":{"dtype":"F32","shape":[288230376151711744],"data_offsets":[0,1152921504606846976]}}')
+    with pytest.raises(CodecError, match=f"a file of {len(claim)} bytes was announced"):
+        Inflow(size=len(claim)).write(claim)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param('"' + "n" * 500_000 + '":3', id="a name"),
+        pytest.param('"w":{"dtype":"' + "F" * 500_000 + '","shape":[],"data_offsets":[0,4]}', id="a dtype"),
+        pytest.param(
+            '"w":{"dtype":"F32","shape":[' + "2," * 500_000 + '2],"data_offsets":[0,4]}', id="half a million dimensions"
+        ),
+    ],
+)
+def test_a_message_about_a_long_header_is_short(entry: str) -> None:
+    with pytest.raises(CodecError) as refused:
+        parse(headed(("{" + entry + "}").encode()))
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_header_is_utf_8_and_nothing_else() -> None:
+    with pytest.raises(CodecError, match="not JSON"):
+        parse(headed('{"__metadata__":{}}'.encode("utf-16")))
+
+
+def test_a_header_may_be_bounded_more_narrowly() -> None:
+    with pytest.raises(CodecError, match="header of 1001 bytes, allowed: 2 to 1000"):
+        header_length((1001).to_bytes(8, "little"), 1000)

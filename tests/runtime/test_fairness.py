@@ -14,7 +14,8 @@ from fedjob import exchange, identity
 from fedjob.acceptance import Header
 from fedjob.api import FedAvg
 from fedjob.chunks import CHUNK_BYTES
-from fedjob.codec import Bytes, Outflow, flatten
+from fedjob.codec import Outflow, flatten
+from fedjob.dtypes import Bytes
 from fedjob.limits import Limits
 from fedjob.session import Session
 from fedjob.stored import write_values

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from fedjob import FLModel, JobFailed, narrow, testing
 from fedjob.api import Exchange, FedAvg
-from fedjob.codec import ITEM_BYTES, Inflow, flatten, numpy_dtype
+from fedjob.codec import Inflow, flatten
+from fedjob.dtypes import ITEM_BYTES, numpy_dtype
 from fedjob.errors import OutOfRange
 from fedjob.stored import write, write_values
 from fedjob.trees import flowing, in_memory

@@ -310,3 +310,12 @@ def test_a_part_that_is_no_tensor_file_is_refused(tmp_path: Path, data: bytes, m
 
 def test_an_answer_without_parts_is_sealed_at_once(tmp_path: Path) -> None:
     assert announced(tmp_path, parts={}).seal([]) == {}
+
+
+def test_a_longer_header_than_allowed_is_refused_and_not_read(tmp_path: Path) -> None:
+    data = PARTS["params"]
+    spool = Spool(tmp_path, STEM, "u1", [("params", len(data))], header_bytes=50)
+    spool.open()
+    send(spool, 1000, {"params": data})
+    with pytest.raises(CodecError, match="allowed: 2 to 50"):
+        spool.seal([table_of(data).object_digest()])
