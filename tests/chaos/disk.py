@@ -13,21 +13,19 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from chaos.processes import CannotHere
+
 _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
 
 
-class NoDisk(Exception):  # noqa: N818 - a fact about this machine
-    """Why this machine lets us have no disk of our own."""
-
-
 def own_mounts() -> None:
-    """What this process mounts from here on, only it and its children see. Raises NoDisk."""
+    """What this process mounts from here on, only it and its children see. Raises CannotHere."""
     if lacking := [tool for tool in ("mkfs.ext4", "mount", "umount", "fsfreeze") if shutil.which(tool) is None]:
-        raise NoDisk(f"not installed: {', '.join(lacking)}")
+        raise CannotHere(f"not installed: {', '.join(lacking)}")
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) or libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None):
-        raise NoDisk(f"no mount namespace: {os.strerror(ctypes.get_errno())}")
+        raise CannotHere(f"no mount namespace: {os.strerror(ctypes.get_errno())}")
 
 
 class Disk:
@@ -68,14 +66,14 @@ class Disk:
 
 @contextlib.contextmanager
 def disk(folder: Path, image: Path, mebibytes: int) -> Iterator[Disk]:
-    """A disk of this size, kept in the file `image` and mounted on the folder. Call `own_mounts` before. Raises NoDisk."""
+    """A disk of this size, kept in the file `image` and mounted on the folder. Call `own_mounts` before. Raises CannotHere."""
     folder.mkdir(parents=True, exist_ok=True)
     with image.open("wb") as f:
         f.truncate(mebibytes << 20)
     try:
         _run("mkfs.ext4", "-q", "-m", "0", image)  # no part of it is reserved
         _run("mount", "-o", "loop", image, folder)
-    except NoDisk:
+    except CannotHere:
         image.unlink()
         raise
     shutil.rmtree(folder / "lost+found")
@@ -89,4 +87,4 @@ def disk(folder: Path, image: Path, mebibytes: int) -> Iterator[Disk]:
 def _run(*command: str | Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise NoDisk(f"{command[0]}: {done.stderr.strip()}")
+        raise CannotHere(f"{command[0]}: {done.stderr.strip()}")

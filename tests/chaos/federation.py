@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ _NEVER = 1000  # restarts: more than any schedule needs
 
 @dataclass
 class Federation:
-    """One job. environment: of all its processes, over this one's."""
+    """One job. environment: of all its processes, over this one's; of_site: of one site's, over that."""
 
     folder: Path
     shape: Shape
     environment: Mapping[str, str] = field(default_factory=dict)
+    of_site: Callable[[str], Mapping[str, str]] = lambda _: {}
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     lines: dict[str, Line] = field(default_factory=dict)
     runner: subprocess.Popen[bytes] | None = None
@@ -58,7 +59,7 @@ class Federation:
         self.scratch.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_SCRIPT, self.folder / "train.py")
         sites = [
-            {"name": n, "env": [{"name": "THROUGH", "value": f"127.0.0.1:{line.port}"}]}
+            {"name": n, "env": _variables({"THROUGH": f"127.0.0.1:{line.port}", **self.of_site(n)})}
             for n, line in self.lines.items()
         ]
         spec = {
@@ -67,7 +68,7 @@ class Federation:
             "failurePolicy": {"serverRestarts": _NEVER, "siteRestarts": _NEVER},
             "trainer": {
                 "command": ["python", "train.py"],
-                "env": [{"name": "ELEMENTS", "value": str(self.shape.elements)}],
+                "env": _variables({"ELEMENTS": str(self.shape.elements)}),
             },
             "sites": sites,
             **spec,
@@ -158,12 +159,20 @@ class Federation:
         return Path(json.loads((self.state / "run.json").read_text())["keys"])
 
 
+def _variables(values: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
 @contextlib.asynccontextmanager
 async def federation(
-    folder: Path, shape: Shape, environment: Mapping[str, str] | None = None, **spec: Any
+    folder: Path,
+    shape: Shape,
+    environment: Mapping[str, str] | None = None,
+    of_site: Callable[[str], Mapping[str, str]] = lambda _: {},
+    **spec: Any,
 ) -> AsyncIterator[Federation]:
-    """A job that is ready to start. Afterwards none of its processes is left."""
-    this = Federation(folder, shape, environment or {})
+    """A job that is ready to start, of what `Federation` names; spec: see `write`. Afterwards none of its processes is left."""
+    this = Federation(folder, shape, environment or {}, of_site)
     async with contextlib.AsyncExitStack() as stack:
         for name in SITES:
             this.lines[name] = await stack.enter_async_context(Line(this.server_address).listening())

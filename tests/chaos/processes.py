@@ -20,6 +20,10 @@ class TooLate(AssertionError):  # noqa: N818 - a verdict, not a fault
     """A condition that should have come by now has not."""
 
 
+class CannotHere(Exception):  # noqa: N818 - a fact about this machine
+    """Why something cannot be done on this machine."""
+
+
 async def until(condition: Callable[[], T], seconds: float, what: str, pause: float = 0.02) -> T:
     """What `condition` returns, once that is true. Raises TooLate after so many seconds."""
     deadline = time.monotonic() + seconds

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from chaos.disk import NoDisk
 from chaos.faults import Plan, plan
 from chaos.play import play, undisturbed
+from chaos.processes import CannotHere
 from chaos.report import Report, Staged
 from chaos.scenarios import SCENARIOS
 from chaos.verdict import Reference
@@ -65,7 +65,7 @@ async def stage(name: str, report: Report, folder: Path) -> None:
 
     try:
         tell("held", await SCENARIOS[name](folder / name))
-    except NoDisk as e:
+    except CannotHere as e:
         tell("skipped", str(e))
     except AssertionError as e:
         tell("violated", str(e))

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from chaos import processes
+from chaos.clocks import Clocks
 from chaos.disk import Disk, disk, own_mounts
-from chaos.faults import SITES, Shape
+from chaos.faults import SERVER, SITES, Shape
 from chaos.federation import Federation, federation
 from chaos.play import sampled, undisturbed
 from chaos.strikes import Violation
@@ -113,12 +114,44 @@ async def long_distance(folder: Path) -> str:
     return f"{made} connections of a site at most"
 
 
+async def wrong_clock(folder: Path) -> str:
+    """Clocks jump by an hour: what runs is not disturbed; who connects anew is told about the clock, until it is right."""
+    shape = Shape("clock", 20_000, 12)
+    expected = await undisturbed(shape, folder / "undisturbed")
+    clocks = Clocks(folder / "clocks")
+    everybody = (SERVER, *SITES)
+    samples: list[Sample] = []
+    async with (
+        federation(folder / "job", shape, clocks.environment(SERVER), clocks.environment) as job,
+        sampled(job, samples),
+    ):
+        job.start()
+        for begun, seconds in ((4, 3600), (8, -3600), (12, 0)):
+            await processes.until(lambda n=begun: job.trainings >= n, _END_SECONDS, f"training {begun}", pause=0.005)  # type: ignore[misc]
+            clocks.set(seconds, *everybody)
+        await processes.until(lambda: job.trainings >= 16, _END_SECONDS, "training 16", pause=0.005)
+        if " lost" in job.log(SERVER):
+            raise Violation(f"a site was lost when clocks jumped{job.story()}")
+        for wrong, words in (("b", "not yet valid"), (SERVER, "not valid yet")):
+            clocks.set(-3600, wrong)
+            job.lines["b"].cut("RST")
+            await processes.until(lambda w=wrong, t=words: t in job.log(w), _END_SECONDS, f"{wrong} tells: {words}")  # type: ignore[misc]
+            clocks.set(0, wrong)
+            length = len(job.history)
+            await processes.until(lambda n=length: len(job.history) > n, _END_SECONDS, "a round, as the clock is right")  # type: ignore[misc]
+        await _end(job)
+        if found := violations(job, expected, samples):
+            raise Violation(f"{'; '.join(found)}{job.story()}")
+    return "nobody was lost, and both sides named the clock"
+
+
 SCENARIOS: dict[str, Callable[[Path], Coroutine[Any, Any, str]]] = {
     "full-disk": full_disk,
     "full-run-folder": full_run_folder,
     "slow-disk": slow_disk,
     "silence": silence,
     "long-distance": long_distance,
+    "wrong-clock": wrong_clock,
 }
 
 Disturb = Callable[[Federation, Disk], Coroutine[Any, Any, None]]
