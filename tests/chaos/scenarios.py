@@ -223,4 +223,7 @@ def _conditions(job: Federation) -> set[str]:
 
 
 async def _end(job: Federation) -> None:
-    await processes.until(lambda: job.exit_code is not None, _END_SECONDS, "the job ends")
+    try:
+        await processes.until(lambda: job.exit_code is not None, _END_SECONDS, "the job ends")
+    except processes.TooLate as e:
+        raise Violation(f"{e}{job.story()}") from None

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from chaos.verdict import Reference, Sample, reference, violations
 
 SEED = 20261
 FAULTS = 16
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(300)  # on a machine that has much else to do
@@ -34,6 +36,18 @@ def test_a_short_schedule_ends_with_the_bytes_of_undisturbed_jobs(tmp_path: Path
     asyncio.run(campaign(plans, FAULTS, report, tmp_path))
     assert not [v for o in report.outcomes for v in o.violations], said.getvalue()
     assert report.struck > FAULTS // 2, said.getvalue()
+
+
+@pytest.mark.timeout(300)
+def test_a_full_disk_delays_a_job_and_no_more(tmp_path: Path) -> None:
+    """On a disk of its own, where this machine lets us have one."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "chaos.run", "--only", "full-disk", "--result", str(tmp_path / "json")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    if "full-disk: skipped" in done.stdout:
+        pytest.skip(done.stdout.splitlines()[0].strip())
+    assert done.returncode == 0, done.stdout
+    assert "full-disk: held" in done.stdout
 
 
 def test_the_judge_finds_what_is_wrong(tmp_path: Path) -> None:

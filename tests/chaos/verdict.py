@@ -85,11 +85,13 @@ def _left_behind(job: Federation) -> Iterable[str]:
         yield f"left in TMPDIR: {scratch}"
     if more := {p.name for p in job.run.iterdir()} - _RUN_FOLDER:
         yield f"left in the run folder: {sorted(more)}"
-    state = {p.name for p in job.state.iterdir()} - _STATE
-    if job.shape.params == "Diff":
-        state -= {"sites"}
-    if state:
+    if state := {p.name for p in job.state.iterdir()} - _STATE:
         yield f"left in state/: {sorted(state)}"
+    bases = 1 if job.shape.params == "Diff" else 0  # the model that a site's next difference would be taken from
+    for site in job.state.glob("sites/*"):
+        kept = sorted(p.name for p in site.iterdir())
+        if len(kept) > bases or not all(name.startswith("base-") for name in kept):
+            yield f"left in state/sites/{site.name}: {kept}"
     checkpoint = {p.name for p in (job.state / "checkpoint").iterdir()} - _CHECKPOINT
     if len(checkpoint) != 1:  # the model
         yield f"left in state/checkpoint/: {sorted(checkpoint)}"
