@@ -24,6 +24,13 @@ class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Report(_Config):
+    """Where a server tells of its progress, on a cluster. server_name: in that endpoint's certificate."""
+
+    url: str
+    server_name: str
+
+
 class ServerConfig(_Config):
     """One server process. Paths are absolute; the certificate's folder holds tls.key, tls.crt and ca.crt."""
 
@@ -36,6 +43,8 @@ class ServerConfig(_Config):
     run: Path  # what people read: the model, history, status
     state: Path  # what the server needs to go on after a restart
     initial: Path | None = None  # safetensors file of the initial model
+    report: Report | None = None
+    termination: Path | None = None  # the verdict, for whoever looks at the process after its end
 
 
 class SiteConfig(_Config):

@@ -2,10 +2,10 @@
 
 One authority per job, one certificate per process. A process is who the URI SAN of its certificate says:
 
-    spiffe://<trust-domain>/job/<uid>/server        may serve, and only serve (EKU serverAuth)
-    spiffe://<trust-domain>/job/<uid>/site/<name>   may call, and only call   (EKU clientAuth)
+    spiffe://<trust-domain>/job/<uid>/server        may serve, and report to the hub   (EKU serverAuth, clientAuth)
+    spiffe://<trust-domain>/job/<uid>/site/<name>   may call its server, and only call (EKU clientAuth)
 
-The two usages never mix, so a site's certificate cannot pose as the server. Nothing here opens a connection or reads a
+So a site's certificate cannot pose as the server, and a job's server admits sites only. Nothing here opens a connection or reads a
 clock: dates come in, PEM comes out. What a live server thinks of a certificate is in `tls.py`.
 
 SPIFFE-ID and X.509-SVID standards, github.com/spiffe/spiffe; RFC 5280 for the extensions.
@@ -44,7 +44,11 @@ KEY_FILE, CERT_FILE, CA_FILE = "tls.key", "tls.crt", "ca.crt"  # names of a kube
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a DNS label: job UIDs and names of sites
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
-_ROLE_USAGE = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "site": ExtendedKeyUsageOID.CLIENT_AUTH}
+# The first one is what the role cannot be without.
+_ROLE_USAGE = {
+    "server": (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+    "site": (ExtendedKeyUsageOID.CLIENT_AUTH,),
+}
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,7 @@ def issue(
     for extension, critical in (
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (_key_usage(digital_signature=True), True),
-        (x509.ExtendedKeyUsage([_ROLE_USAGE[role.role]]), False),
+        (x509.ExtendedKeyUsage(_ROLE_USAGE[role.role]), False),
         (x509.SubjectAlternativeName(san), False),
         (authority_key_id, False),
     ):
@@ -323,7 +327,7 @@ def _identity_problems(certificate: x509.Certificate, expect: Identity | None) -
     if expect not in (None, identity):
         yield f"the certificate was issued to {identity}, and this process is {expect}. Use the one issued for {wanted}."
     role = (expect or identity).role
-    if _ROLE_USAGE[role] not in _usages(certificate):
+    if _ROLE_USAGE[role][0] not in _usages(certificate):
         kind = "server" if role == "server" else "client"
         yield (
             f"the certificate is not for a TLS {kind}: its extended key usage lacks {kind}Auth, which a {role} needs. "

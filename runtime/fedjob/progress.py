@@ -25,6 +25,11 @@ class Story:
     round_seconds: list[float] = field(default_factory=list)
     round_metrics: list[Metrics] = field(default_factory=list)
     bytes_before: tuple[int, int] = (0, 0)  # in, out: of earlier server processes
+    pausing: bool = False  # asked to stop between this round and the next
+
+    def pause(self) -> None:
+        """Stop once the running round is complete."""
+        self.pausing = True
 
     def scores(self, rule: StopWhen | None) -> list[float]:
         """The metric that a stop condition watches, for each round that had it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -20,7 +21,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, conclusion, identity, narrow, transport
+from . import checkpoint, conclusion, identity, narrow, progress_push, transport
 from .conclusion import Conclusion
 from .config import ServerConfig, read_server
 from .errors import FedJobError, JobFailed, PeerFailed, StateError, TransportError
@@ -64,6 +65,8 @@ def main() -> int:
 
 
 async def _run(config: ServerConfig) -> int:
+    for folder in (config.run, config.state):
+        folder.mkdir(parents=True, exist_ok=True)  # a fresh volume is empty
     session = _session(config)
     story = Story(JobRef(config.job.metadata.name, config.uid, config.attempt), config.job.spec.workflow.rounds)
     credentials = identity.read(config.tls)
@@ -72,17 +75,21 @@ async def _run(config: ServerConfig) -> int:
     log.info("job %s attempt %d listens on port %d", config.job.metadata.name, config.attempt, port)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, session.interrupt)
-    reporter = asyncio.create_task(_report(config, story, session))
+    tasks = [asyncio.create_task(_report(config, story, session))]
+    if config.report is not None:
+        tell = progress_push.push_for_ever(config.report, config.tls, partial(status, story, session), story.pause)
+        tasks.append(asyncio.create_task(tell))
     try:
         code = await asyncio.to_thread(_conclude, config, story, session)
         if code in (EXIT_COMPLETE, EXIT_FAILED):
             await asyncio.to_thread(session.await_nobody, _DRAIN_SECONDS)
         return code
     finally:
-        reporter.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reporter
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         write_status(config.run / STATUS_FILE, status(story, session))
+        await _say_how_it_ended(config, story, session)
         await grpc_server.stop(grace=1.0)
 
 
@@ -132,6 +139,15 @@ async def _report(config: ServerConfig, story: Story, session: Session) -> None:
             except OSError as e:  # people see an old state for a while; the job goes on
                 log.warning("status is not written: %s", e)
         await asyncio.sleep(_STATUS_SECONDS)
+
+
+async def _say_how_it_ended(config: ServerConfig, story: Story, session: Session) -> None:
+    """To whoever looks at the process after its end: a line in the file that it was given, and a last report."""
+    if config.termination is not None and story.reason:
+        with contextlib.suppress(OSError):
+            config.termination.write_text(json.dumps({"reason": story.reason, "message": story.message[:2000]}))
+    if config.report is not None:
+        await progress_push.farewell(config.report, config.tls, status(story, session))
 
 
 def _conclude(config: ServerConfig, story: Story, session: Session) -> int:
@@ -247,6 +263,8 @@ def _rounds(
         keeper.saved()
         session.finish_round()
         yield state
+        if story.pausing and story.completed_rounds < story.total_rounds:
+            raise Interrupted
         began, traffic = time.monotonic(), (session.bytes_in, session.bytes_out)
 
 

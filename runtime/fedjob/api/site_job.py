@@ -22,7 +22,7 @@ from fedjob.api.fields import (
     Timestamp,
     Uid,
 )
-from fedjob.api.job import EnvVar, Resources, Scheduling
+from fedjob.api.job import EnvVar, Exchange, Resources, Scheduling
 from fedjob.api.site import ObjectMetadata
 from fedjob.api.workflow import AnyWorkflow
 
@@ -105,9 +105,7 @@ class SiteJobSpec(Part):
     server: AssignedServer = Field(description="The job's server.")
     authorities: Pem = Field(description="Authorities whose certificates the clients trust.")
     workflow: AnyWorkflow = Field(description="Which algorithm runs.")
-    params: Literal["Full", "Diff"] = Field(
-        default="Full", description="What the site sends, as in spec.model.exchange.params."
-    )
+    exchange: Exchange = Field(default_factory=Exchange, description="What travels between the site and the server.")
     trainer: AssignedTrainer = Field(description="What runs at the site.")
     data: DnsLabel | None = Field(
         default=None, description="Logical name of the data; the site's policy maps it to a volume."

@@ -1,0 +1,281 @@
+"""The operator: `python -m fedjob_operator`. Start-up, and the one reader of the environment.
+
+A replica first listens (health, metrics, reports), then waits for the Lease, then lists everything, then watches and works. Whatever
+ends, ends the process: the kubelet starts it again, and nothing is kept that a list does not give back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from . import names, pki, triggers
+from .cluster import ApiError, Cluster
+from .health import Health
+from .hub.endpoint import Endpoint
+from .lease import Leadership, LeadershipLost
+from .metrics import Metrics, QueueGauges
+from .names import Kind
+from .observed import Raw
+from .reconcile import Reconciler
+from .resync import Resync
+from .routes import Key
+from .settings import HUB, SITE, Settings
+from .store import Store
+from .workqueue import WorkQueue
+
+log = logging.getLogger("fedjob_operator")
+
+EXIT_LOST = 3  # the Lease: another replica acts
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where to listen; 0 for any free one."""
+
+    metrics: int
+    reports: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until a signal or a loss; returns the exit code."""
+    settings, ports, kubeconfig = _read(sys.argv[1:] if arguments is None else arguments)
+    _log_as_json()
+    try:
+        return asyncio.run(_run(settings, ports, kubeconfig))
+    except LeadershipLost as e:
+        log.error("leadership lost", extra={"why": str(e)})
+        return EXIT_LOST
+    except ApiError as e:
+        log.error("the API server refuses", extra={"error": str(e)})
+        return 1
+
+
+async def _run(settings: Settings, ports: Ports, kubeconfig: str) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    replica = Replica(settings)
+    await replica.listen(ports, kubeconfig)
+    tasks = [asyncio.create_task(replica.lead()), asyncio.create_task(stop.wait())]
+    tasks += [asyncio.create_task(task) for task in replica.background()]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # raises what ended us
+        return 0
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await replica.close()
+
+
+class Replica:
+    """One replica and all its parts, wired."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.store = Store()
+        self.queue: WorkQueue[Key] = WorkQueue(
+            time.monotonic, lambda: random.uniform(0.8, 1.2), QueueGauges(self.metrics)
+        )
+        self.free = Cluster(self.metrics, may_write=lambda: None)  # the Lease itself, and reports to any replica
+        failures = (ApiError,)
+        self.leadership = Leadership(
+            self.free, settings.namespace, settings.identity, settings.lease_seconds, time.monotonic, failures
+        )
+        self.cluster = Cluster(self.metrics, may_write=self.leadership.check)
+        self.health = Health(self.metrics, time.monotonic)
+        self.resync = Resync(self.cluster, self.store, settings, self.metrics, self.queue.add)
+        self.reconciler = Reconciler(self.cluster, self.store, self.queue, settings, self.metrics, self.authority)
+        self.endpoint = Endpoint(
+            self.free, self.metrics, self.authority, settings.hub_name, settings.trust_domain, time.monotonic
+        )
+        self._authority: pki.Authority | None = None
+
+    def authority(self) -> pki.Authority:
+        """The hub's authority, once it was read."""
+        assert self._authority is not None
+        return self._authority
+
+    async def listen(self, ports: Ports, kubeconfig: str) -> None:
+        """Open connections and ports; the authority is read or made on the way."""
+        await self.cluster.open(kubeconfig)
+        await self.free.open(kubeconfig)
+        self.health.problems.append(
+            lambda: f"dead watches: {', '.join(sorted(self.resync.dead))}" if self.resync.dead else ""
+        )
+        self.health.before_scrape = self._measure
+        self.metrics.observe_store(self.store)
+        port = await self.health.serve(ports.metrics)
+        self._authority = await self._find_authority()
+        reports = await self.endpoint.serve(ports.reports) if HUB in self.settings.controllers else 0
+        self.health.ready = True
+        log.info("listening", extra={"metrics": port, "reports": reports, "identity": self.settings.identity})
+
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """What every replica does, leading or not."""
+        return [self.health.beat(), *([self.endpoint.renew_for_ever()] if HUB in self.settings.controllers else [])]
+
+    async def lead(self) -> None:
+        """Wait for the Lease; then list, watch and work until something ends."""
+        await self.leadership.acquire()
+        self.metrics.leader.set(1)
+        hold = asyncio.create_task(self.leadership.hold())
+        await _first(hold, self.resync.fill())
+        log.info("listed", extra=self.store.sizes())
+        tasks = [
+            hold,
+            asyncio.create_task(triggers.watch(self.settings, self._hear)),
+            *(asyncio.create_task(self.queue.work(self._pass)) for _ in range(self.settings.workers)),
+            asyncio.create_task(self._resync_for_ever()),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Let another replica begin at once."""
+        await self.leadership.release()
+        await self.cluster.close()
+        await self.free.close()
+
+    async def _pass(self, key: Key) -> None:
+        if key.controller in self.settings.controllers:
+            await self.reconciler.one_pass(key)
+        else:
+            self.queue.done(key)
+
+    async def _resync_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.resync_seconds)
+            try:
+                await self.resync.again()
+                if HUB in self.settings.controllers:
+                    await self.reconciler.sweep()
+            except ApiError as e:
+                log.warning("the lists cannot be read; later again", extra={"error": str(e)})
+
+    def _hear(self, kind: Kind, what: str, raw: Raw) -> None:
+        self.metrics.watch_events.labels(kind.name).inc()
+        note = self.store.gone if what == "DELETED" else self.store.see
+        for key in note(kind.name, raw):
+            self.queue.add(key)
+
+    def _measure(self) -> None:
+        self.metrics.queue_depth.set(self.queue.depth())
+        self.metrics.queue_oldest.set(self.queue.oldest_seconds())
+
+    async def _find_authority(self) -> pki.Authority:
+        """The authority in its Secret; made by whichever replica is first."""
+        namespace = self.settings.namespace
+        while True:
+            raw = await self.free.get(names.SECRET, namespace, pki.SECRET_NAME)
+            if raw is not None:
+                return pki.from_secret(raw, self.settings.trust_domain)
+            made = pki.create(self.settings.trust_domain, datetime.now(UTC), self.settings.authority_life)
+            try:
+                await self.free.create(pki.to_secret(made, namespace))
+            except ApiError as e:
+                if not e.conflict:
+                    raise
+
+
+async def _first(guard: asyncio.Task[None], work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, unless `guard` ends before it does."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([guard, task], return_when=asyncio.FIRST_COMPLETED)
+        if guard.done():
+            guard.result()
+        await task
+    finally:
+        task.cancel()
+
+
+def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
+    """Settings from the command line; the environment gives what a pod knows of itself."""
+    parser = argparse.ArgumentParser("fedjob-operator", description="Reconciles FederatedJobs and SiteJobs.")
+    add = parser.add_argument
+    add("--namespace", default=os.environ.get("POD_NAMESPACE", "fedjob-system"), help="the operator's own namespace")
+    add("--identity", default=os.environ.get("POD_NAME", socket.gethostname()), help="of this replica, in the Lease")
+    add("--controllers", default=f"{HUB},{SITE}", help="hub, site or both")
+    add("--watch-namespaces", default="", help="names, separated by commas; default: all")
+    add("--runtime-image", required=True, help="image of servers, and of scripts that name none")
+    add("--trust-domain", default="fedjob.local", help="what identities in certificates begin with")
+    add("--hub-url", default="", help="https://host:port where the servers of jobs report; default: nowhere")
+    add("--hub-name", default="", help="DNS name in the certificate of that address; default: the host")
+    add("--metrics-port", type=int, default=names.METRICS_PORT)
+    add("--reports-port", type=int, default=names.HUB_PORT)
+    add("--workers", type=int, default=8, help="passes at the same time")
+    add("--lease-seconds", type=float, default=10.0, help="life of the Lease")
+    add("--resync-seconds", type=float, default=300.0, help="between two lists of everything")
+    add("--kubeconfig", default=os.environ.get("KUBECONFIG", ""), help="outside of a pod")
+    given = parser.parse_args(arguments)
+    controllers = frozenset(filter(None, given.controllers.split(",")))
+    if not controllers or controllers - {HUB, SITE}:
+        parser.error(f"--controllers: got {given.controllers!r}, allowed: hub, site or hub,site")
+    host = given.hub_url.partition("://")[2].partition(":")[0].partition("/")[0]
+    settings = Settings(
+        namespace=given.namespace,
+        runtime_image=given.runtime_image,
+        identity=given.identity,
+        controllers=controllers,
+        namespaces=tuple(filter(None, given.watch_namespaces.split(","))),
+        trust_domain=given.trust_domain,
+        hub_url=given.hub_url.rstrip("/"),
+        hub_name=given.hub_name or host or "fedjob-hub",
+        workers=given.workers,
+        resync_seconds=given.resync_seconds,
+        lease_seconds=given.lease_seconds,
+    )
+    return settings, Ports(given.metrics_port, given.reports_port), given.kubeconfig
+
+
+_KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line: time, level, message, and the facts given as `extra`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {"time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+                                "level": record.levelname, "logger": record.name, "message": record.getMessage()}  # fmt: skip
+        line |= {key: value for key, value in record.__dict__.items() if key not in _KNOWN}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _log_as_json() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("kopf", "aiohttp.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    with contextlib.suppress(AttributeError):
+        logging.getLogger("kopf.objects").propagate = False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""The API server. The only module that imports kubernetes; every call of the operator's own goes through `_call`.
+
+Writes ask `may_write` first: a process that has lost its Lease must not write, not even what it had planned before.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from .names import EVENT, FIELD_MANAGER, KINDS, Kind
+from .observed import Raw
+from .plan import Delete, Manifest
+
+_APPLY = "application/apply-patch+yaml"  # JSON is YAML
+_PAGE = 500
+_TIMEOUT_SECONDS = 30.0
+_CONNECTIONS = 32
+
+
+@dataclass
+class ApiError(Exception):
+    """The API server did not do what was asked. status: HTTP code, 0 if there was no answer. what: "PATCH services"."""
+
+    status: int
+    reason: str
+    message: str
+    what: str
+    retry_after: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.status or 'no answer'} {self.reason}: {self.message}"
+
+    @property
+    def gone(self) -> bool:
+        """The object is not there."""
+        return self.status == 404
+
+    @property
+    def conflict(self) -> bool:
+        """Somebody else was faster, or owns a field."""
+        return self.status == 409
+
+    @property
+    def refused(self) -> bool:
+        """The same request will be refused again until somebody changes something: rights, quota, a rule."""
+        return self.status in (401, 403, 422)
+
+
+class Calls(Protocol):
+    """Who counts calls; `metrics.Metrics` does."""
+
+    def called(self, verb: str, resource: str, code: int, seconds: float) -> None:
+        """A call ended with an HTTP code, 0 for none."""
+
+
+class Cluster:
+    """The API server of one cluster, as the operator uses it. Objects are plain JSON. Every method raises ApiError."""
+
+    def __init__(self, calls: Calls, may_write: Callable[[], None]) -> None:
+        self._calls = calls
+        self._may_write = may_write
+        self._client: ApiClient | None = None
+
+    async def open(self, kubeconfig: str = "") -> None:
+        """Find the API server: in a pod by its service account, elsewhere by `kubeconfig` ("": the usual places)."""
+        configuration = Configuration()
+        try:
+            if kubeconfig:
+                raise ConfigException
+            load_incluster_config(client_configuration=configuration)
+        except ConfigException:
+            await load_kube_config(config_file=kubeconfig or None, client_configuration=configuration)
+        configuration.connection_pool_maxsize = _CONNECTIONS
+        self._client = ApiClient(configuration)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Raw | None:
+        """One object, None if it is not there."""
+        try:
+            found: Raw = await self._call("GET", kind, kind.path(namespace, name))
+            return found
+        except ApiError as e:
+            if e.gone:
+                return None
+            raise
+
+    async def find(self, kind: Kind, namespace: str, name: str) -> Raw | None:
+        """As `get`, with no more than the right to list."""
+        page = await self._call("GET", kind, kind.path(namespace), [("fieldSelector", f"metadata.name={name}")])
+        return next(({"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]), None)
+
+    async def list(self, kind: Kind, namespace: str, labels: Mapping[str, str] | None = None) -> tuple[list[Raw], int]:
+        """All objects of a namespace ("": of all), in pages, and the version of the list; apiVersion and kind are filled in."""
+        query = [("limit", str(_PAGE))]
+        if labels:
+            query.append(("labelSelector", ",".join(f"{key}={value}" for key, value in sorted(labels.items()))))
+        found: list[Raw] = []
+        token = ""
+        while True:
+            page = await self._call(
+                "GET", kind, kind.path(namespace), [*query, *([("continue", token)] if token else [])]
+            )
+            found += [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]]
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                return found, int(page["metadata"]["resourceVersion"])
+
+    async def apply(
+        self, manifest: Manifest, *, status: bool = False, force: bool = True, manager: str = FIELD_MANAGER
+    ) -> Raw:
+        """Server-side apply of an object, or of its status.
+
+        Applied without force, an object that somebody else has a say in is a conflict. A resourceVersion in its metadata is a
+        precondition; a UID is none where a status is applied (seen with 1.35).
+        """
+        metadata, kind = manifest["metadata"], KINDS[manifest["kind"]]
+        path = kind.path(metadata["namespace"], metadata["name"]) + ("/status" if status else "")
+        query = [("fieldManager", manager), ("force", "true" if force else "false")]
+        self._may_write()
+        written: Raw = await self._call("PATCH", kind, path, query, manifest, _APPLY)
+        return written
+
+    async def create(self, manifest: Manifest) -> Raw:
+        """Make an object. One of the same name is a conflict."""
+        kind = KINDS[manifest["kind"]]
+        self._may_write()
+        path = kind.path(manifest["metadata"]["namespace"])
+        made: Raw = await self._call("POST", kind, path, [("fieldManager", FIELD_MANAGER)], manifest)
+        return made
+
+    async def replace(self, manifest: Manifest) -> Raw:
+        """Put an object in the place of the one with the same resourceVersion. For the Lease alone: it asks nobody."""
+        metadata, kind = manifest["metadata"], KINDS[manifest["kind"]]
+        written: Raw = await self._call("PUT", kind, kind.path(metadata["namespace"], metadata["name"]), (), manifest)
+        return written
+
+    async def delete(self, target: Delete) -> None:
+        """Delete an object with this UID; one that is gone already, or another of its name, is success."""
+        kind = KINDS[target.kind]
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": target.uid}}
+        self._may_write()
+        try:
+            await self._call("DELETE", kind, kind.path(target.namespace, target.name), (), options)
+        except ApiError as e:
+            if not e.gone and not e.conflict:
+                raise
+
+    async def record(self, event: Manifest) -> None:
+        """Post an event. One of the same name has been posted by an earlier try."""
+        self._may_write()
+        try:
+            await self._call("POST", EVENT, EVENT.path(event["metadata"]["namespace"]), (), event)
+        except ApiError as e:
+            if not e.conflict:
+                raise
+
+    async def _call(
+        self,
+        verb: str,
+        kind: Kind,
+        path: str,
+        query: Any = (),
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Any:
+        if self._client is None:
+            raise RuntimeError("Cluster.open comes first")
+        what, began, code = f"{verb} {kind.plural}", time.monotonic(), 0
+        try:
+            headers = {"Accept": "application/json", "Content-Type": content_type}
+            method, url, headers, body, _ = await self._client.param_serialize(
+                verb, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
+            )
+            response = await self._client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
+            code, text = response.status, await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as e:
+            raise ApiError(0, type(e).__name__, str(e) or "no answer in time", what) from e
+        finally:
+            self._calls.called(verb, kind.plural, code, time.monotonic() - began)
+        if code < 400:
+            return json.loads(text)
+        raise _error(code, text, str(response.headers.get("Retry-After") or ""), what)
+
+
+def _error(code: int, text: bytes, retry_after: str, what: str) -> ApiError:
+    try:
+        said = json.loads(text)
+        reason, message = str(said.get("reason", "")), str(said.get("message", ""))
+    except (ValueError, AttributeError):
+        reason, message = "", text[:200].decode(errors="replace")
+    return ApiError(code, reason, message, what, float(retry_after) if retry_after.isdecimal() else 0.0)

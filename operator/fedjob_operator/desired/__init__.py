@@ -1,0 +1,1 @@
+"""Decisions.  PURE: observed state and a moment in, a plan out."""

@@ -1,0 +1,326 @@
+"""What should be true of a FederatedJob.  PURE: `desired_state` is a function of its arguments.
+
+    ended? ──► clean up, wait for the TTL
+      │
+    spec wrong, sites missing? ──► say so, keep what is there
+      │
+    suspend? ──► let the round end, then no pods
+      │
+    server: which run ──► sites: assignments ──► verdict? ──► conditions
+
+A verdict is final: whatever happens to the children afterwards, a job that has ended is not run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from fedjob.api import FederatedJob, JobFileError, validate
+
+from .. import names
+from ..build import server as build
+from ..build import site_job as build_site
+from ..names import FEDERATED_JOB, SITE_JOB
+from ..observed import Child, Observed, Raw
+from ..plan import NOTHING, Create, Delete, Issue, Manifest, Plan
+from ..settings import Settings
+from ..trust import Trust
+from . import certificate, sites
+from .conditions import FALSE, TRUE, State
+from .memory import Memory, ended, remember, resumed, suspended
+from .server import Verdict, step
+from .sites import SiteView
+from .status import Facts, compose
+
+_BOUNDARY_SLACK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One FederatedJob at one moment: what all steps of the decision look at."""
+
+    seen: Observed
+    job: FederatedJob
+    now: datetime
+    settings: Settings
+    trust: Trust
+
+    @property
+    def uid(self) -> str:
+        """The job's UID."""
+        return str(self.seen.job["metadata"]["uid"])
+
+    @property
+    def progress(self) -> Raw:
+        """What the server last reported; empty before its first report."""
+        return (self.seen.job.get("status") or {}).get("progress") or {}
+
+    @property
+    def completed_rounds(self) -> int:
+        """Rounds that are behind the job."""
+        return int(self.progress.get("completedRounds") or 0)
+
+    def of(self, attempt: int) -> build.Of:
+        """The job as the builders see it."""
+        return build.Of(self.job, self.uid, attempt, self.settings)
+
+
+def desired_state(seen: Observed, now: datetime, settings: Settings, trust: Trust) -> Plan:
+    """What is to be done for this job, now."""
+    metadata = seen.job["metadata"]
+    if "deletionTimestamp" in metadata:
+        return NOTHING  # its children are the garbage collector's
+    try:
+        job = read(seen.job)
+    except JobFileError as e:
+        memory = remember(seen.job, None)
+        wrong = State(FALSE, "Invalid", str(e))
+        return compose(Facts(seen, memory, wrong, now)) if memory.verdict is None else NOTHING
+    case = Case(seen, job, now, settings, trust)
+    memory = remember(seen.job, job.spec)
+    if memory.verdict is not None:
+        return _after_the_end(case, memory)
+    problem = _objection(case)
+    if problem is not None and memory.server.run == 0:
+        return compose(Facts(seen, memory, problem, now, job=job))
+    accepted = problem or State(
+        TRUE, "Accepted"
+    )  # a job under way goes on, without the sites that it may no longer use
+    if job.spec.suspend:
+        return _suspend(case, suspended(memory, now), accepted)
+    present = seen.run(memory.server.run)
+    active = present is not None and not present.finished and not present.leaving
+    return _run(case, resumed(memory, now, active=active), accepted)
+
+
+def read(raw: Raw) -> FederatedJob:
+    """The job in a resource as the API server has it. Raises JobFileError."""
+    metadata = {key: raw["metadata"][key] for key in ("name", "namespace")}
+    return validate(
+        {**{key: raw.get(key) for key in ("apiVersion", "kind", "spec")}, "metadata": metadata}, metadata["name"]
+    )
+
+
+def _objection(case: Case) -> State | None:
+    """Why the job cannot run as it is."""
+    initial = case.job.spec.model.initial
+    if initial is not None and initial.path is not None:
+        why = (
+            "spec.model.initial.path: a cluster does not see this file, allowed: object, or a model that a site offers"
+        )
+        return State(FALSE, "Unsupported", why)
+    if foreign := [child for child in case.seen.children if not child.owned]:
+        return State(FALSE, "NameConflict", f"{foreign[0].kind} {foreign[0].name} belongs to another owner")
+    return sites.admission(case.job.spec, case.job.metadata.namespace, case.seen.sites)
+
+
+# ----------------------------------------------------------------------------------------------------- running
+
+
+def _run(case: Case, memory: Memory, accepted: State) -> Plan:
+    memory = replace(memory, started_at=memory.started_at or case.now)
+    if memory.running_at is None and case.progress.get("state") == "Running":
+        memory = replace(memory, running_at=case.now)
+    issue, certified = _certificate(case, memory)
+    server = step(memory.server, case.seen, case.completed_rounds, case.now)
+    memory = replace(memory, server=server.server, released=memory.released or server.ready.status == TRUE)
+    views = sites.views(case.job.spec, case.seen, case.completed_rounds)
+    verdict = server.verdict or _hopeless(case, views) or _late(case, memory, server.ready)
+    if verdict is not None:
+        return _finish(case, ended(memory, verdict, case.now))
+    facts = Facts(
+        case.seen, memory, accepted, case.now,
+        job=case.job, certified=certified, server=server.ready, views=views,
+    )  # fmt: skip
+    of = case.of(memory.attempt)
+    wanted = [*build.surroundings(of), *_assignments(case, of, views, suspend=not memory.released)]
+    create = (build.job(of, memory.server.run),) if server.start else ()
+    again = _soonest(1.0 if issue else _renewal(case), server.again, *_deadlines(case, memory))
+    return _plan(case, facts, wanted, issue, create, _old_runs(case, memory), again)
+
+
+def _certificate(case: Case, memory: Memory) -> tuple[tuple[Issue, ...], State]:
+    of, present = case.of(memory.attempt), case.seen.certificate
+    issue = build.certificate(of)
+    identity = names.spiffe(case.settings.trust_domain, case.uid, None)
+    wanted = certificate.Wanted(_key(issue.manifest), identity, issue.dns_names, case.trust.issuer, case.trust.digest)
+    why = certificate.violation(wanted, present, case.now)
+    if not why and present is not None:
+        return (), State(TRUE, "Issued", f"valid until {present.not_after:%Y-%m-%dT%H:%M:%SZ}")
+    return (issue,), State(FALSE, "Issuing", why)
+
+
+def _key(manifest: Manifest) -> str:
+    return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
+
+
+def _renewal(case: Case) -> float | None:
+    present = case.seen.certificate
+    key = _key(build.certificate(case.of(1)).manifest)
+    return certificate.seconds_left(present, key, case.now) if present else None
+
+
+def _assignments(case: Case, of: build.Of, views: Iterable[SiteView], *, suspend: bool) -> list[Manifest]:
+    here = case.job.metadata.namespace
+    places = {name: site.namespace or here for name, site in case.seen.sites.items() if sites.open_to(site, here)}
+    return [
+        build_site.site_job(of, view.name, places[view.name], case.trust, forgiven=view.forgiven, suspend=suspend)
+        for view in views
+        if view.name in places
+    ]
+
+
+def _hopeless(case: Case, views: Sequence[SiteView]) -> Verdict | None:
+    if case.job.spec.failure_policy.on_quorum_lost == "Wait":
+        return None
+    return sites.hopeless(case.job.spec, views)
+
+
+def _late(case: Case, memory: Memory, ready: State) -> Verdict | None:
+    """The stages' deadlines, by the operator's clock: they catch what the server, which counts for itself, cannot."""
+    spec, elapsed = case.job.spec, memory.active_seconds(case.now)
+    if memory.running_at is None and elapsed >= spec.start_deadline_seconds:
+        why = f"not running after {spec.start_deadline_seconds} s (spec.startDeadlineSeconds)"
+        return Verdict(False, "StartDeadlineExceeded", f"{why}; the server: {ready.reason} {ready.message}".rstrip())
+    limit = spec.start_deadline_seconds + spec.active_deadline_seconds
+    if elapsed >= limit:
+        why = f"not finished {limit} s after its start (spec.startDeadlineSeconds + spec.activeDeadlineSeconds)"
+        return Verdict(False, "DeadlineExceeded", why)
+    return None
+
+
+def _deadlines(case: Case, memory: Memory) -> list[float | None]:
+    spec, elapsed = case.job.spec, memory.active_seconds(case.now)
+    start = spec.start_deadline_seconds - elapsed if memory.running_at is None else None
+    return [start, spec.start_deadline_seconds + spec.active_deadline_seconds - elapsed]
+
+
+def _old_runs(case: Case, memory: Memory) -> list[Delete]:
+    """Jobs of runs before the last one: their pods have ended, their words are in status."""
+    keep = {memory.server.run, memory.server.run - 1}
+    return [_gone(case, job.name, job.uid) for job in case.seen.server_jobs if job.run not in keep and not job.leaving]
+
+
+# ------------------------------------------------------------------------------------------------ pausing, ending
+
+
+def _suspend(case: Case, memory: Memory, accepted: State) -> Plan:
+    views = sites.views(case.job.spec, case.seen, case.completed_rounds)
+    active = [job for job in case.seen.server_jobs if not job.finished and not job.leaving]
+    left = _boundary_seconds(case, memory) if active else 0.0
+    of = case.of(memory.attempt)
+    wanted = _assignments(case, of, views, suspend=left <= 0) if case.seen.site_jobs else []
+    reason = "Suspending" if left > 0 else "Suspended"
+    facts = Facts(
+        case.seen, memory, accepted, case.now, job=case.job, views=views,
+        admitted=State(FALSE, reason, "spec.suspend is true"),
+        server=State(TRUE, "Ready") if left > 0 else State(FALSE, "NotStarted"),
+    )  # fmt: skip
+    delete = [] if left > 0 else [_gone(case, job.name, job.uid) for job in active]
+    return _plan(case, facts, wanted, (), (), delete, left if left > 0 else None)
+
+
+def _boundary_seconds(case: Case, memory: Memory) -> float:
+    """How long the running round may still take: the server stops by itself once it hears that it should."""
+    assert memory.suspended_since is not None
+    if case.progress.get("state") != "Running":
+        return 0.0
+    spec = case.job.spec
+    patience = spec.workflow.round_timeout_seconds + _BOUNDARY_SLACK_SECONDS
+    if spec.failure_policy.on_quorum_lost == "Wait":
+        patience += spec.failure_policy.quorum_timeout_seconds
+    return max(patience - (case.now - memory.suspended_since) / timedelta(seconds=1), 0.0)
+
+
+def _finish(case: Case, memory: Memory) -> Plan:
+    """The pass that finds the verdict writes it down; what follows from it is the next pass's."""
+    views = sites.views(case.job.spec, case.seen, case.completed_rounds)
+    facts = Facts(case.seen, memory, State(TRUE, "Accepted"), case.now, job=case.job, views=views)
+    return replace(compose(facts), again=0.0)
+
+
+def _after_the_end(case: Case, memory: Memory) -> Plan:
+    spec, ended_at = case.job.spec, memory.ended_at or case.now
+    passed = (case.now - ended_at) / timedelta(seconds=1)
+    ttl = spec.ttl_seconds_after_finished
+    if ttl is not None and passed >= ttl:
+        metadata = case.job.metadata
+        return Plan(delete=(Delete(FEDERATED_JOB.name, metadata.namespace, metadata.name, case.uid),))
+    delete: list[Delete] = []
+    views = sites.views(spec, case.seen, case.completed_rounds)
+    wanted: list[Manifest] = []
+    grace = case.settings.finish_grace_seconds if memory.verdict and memory.verdict.complete else 0.0
+    over = passed >= grace
+    if spec.clean_pod_policy != "None":
+        everything = spec.clean_pod_policy == "All"
+        delete += [
+            _gone(case, job.name, job.uid)
+            for job in case.seen.server_jobs
+            if not job.leaving and (everything or not job.finished)
+        ]
+        if everything and over:
+            delete += [_site_gone(s.namespace, s.name, s.uid) for s in case.seen.site_jobs]
+        elif over and case.seen.site_jobs:
+            wanted = _assignments(case, case.of(memory.attempt), views, suspend=True)
+    facts = Facts(case.seen, memory, State(TRUE, "Accepted"), case.now, job=case.job, views=views)
+    again = _soonest(None if over else grace - passed, None if ttl is None else ttl - passed)
+    return _plan(case, facts, wanted, (), (), delete, again, strays=False)
+
+
+# ------------------------------------------------------------------------------------------------------ the plan
+
+
+def _plan(
+    case: Case,
+    facts: Facts,
+    wanted: Sequence[Manifest],
+    issue: tuple[Issue, ...],
+    create: tuple[Create, ...],
+    delete: Sequence[Delete],
+    again: float | None,
+    *,
+    strays: bool = True,
+) -> Plan:
+    """Only what differs: a pass over a job that is as it should be plans no write at all."""
+    told = compose(facts)
+    assigned = {m["metadata"]["name"] for m in wanted if m["kind"] == SITE_JOB.name}
+    if strays and assigned:
+        delete = [
+            *delete,
+            *(_site_gone(s.namespace, s.name, s.uid) for s in case.seen.site_jobs if s.name not in assigned),
+        ]
+    return replace(
+        told,
+        issue=issue,
+        apply=tuple(differing(wanted, case.seen.children)),
+        create=create,
+        delete=tuple(delete),
+        again=again,
+    )
+
+
+def differing(wanted: Iterable[Manifest], children: Iterable[Child]) -> list[Manifest]:
+    """Those of the wanted objects that are missing, made from something else, or changed by someone else."""
+    there = {(child.kind, child.namespace, child.name): child for child in children}
+    found = []
+    for manifest in wanted:
+        metadata = manifest["metadata"]
+        child = there.get((manifest["kind"], metadata["namespace"], metadata["name"]))
+        if child is None or child.drifted or child.digest != metadata["annotations"][names.HASH_ANNOTATION]:
+            found.append(manifest)
+    return found
+
+
+def _soonest(*seconds: float | None) -> float | None:
+    given = [max(value, 0.1) for value in seconds if value is not None]
+    return min(given) if given else None
+
+
+def _gone(case: Case, name: str, uid: str) -> Delete:
+    return Delete(names.JOB.name, case.job.metadata.namespace, name, uid)
+
+
+def _site_gone(namespace: str, name: str, uid: str) -> Delete:
+    return Delete(SITE_JOB.name, namespace, name, uid)

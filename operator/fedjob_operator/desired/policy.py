@@ -1,0 +1,115 @@
+"""The site's word on an assignment: a function of its SitePolicy, the SiteJob and the time.  PURE
+
+No policy, no run. The first rule that fits the job decides; a rule can only be narrower than the floor, which holds for all.
+A refusal names everything that is wrong, so that one exchange with the site's administrator is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..observed import Raw, moment
+from ..plan import digest
+from .conditions import FALSE, TRUE, UNKNOWN, State
+from .quantity import number
+
+
+def judge(policy: Raw | None, site_job: Raw, now: datetime) -> tuple[State, Raw | None]:
+    """The condition Accepted, and the policy's entry for the data that the job names (None if it names none)."""
+    spec = site_job["spec"]
+    if policy is None:
+        return State(UNKNOWN, "NoPolicy", "this namespace has no SitePolicy named default: nothing runs"), None
+    rules: Raw = policy["spec"]
+    if rules.get("suspend"):
+        return State(
+            FALSE, "SiteSuspended", "the site takes no jobs at the moment (spec.suspend of the SitePolicy)"
+        ), None
+    rule, against = _fitting(rules, spec, now)
+    if rule is None:
+        return State(FALSE, "Refused", "; ".join(against) or "no rule of the policy fits this job"), None
+    entry = next((entry for entry in rules.get("data") or () if entry["name"] == spec.get("data")), None)
+    if spec.get("data") is not None and entry is None:
+        return State(FALSE, "DataNotFound", f"spec.data of the SitePolicy has no entry {spec['data']}"), None
+    if rule.get("approval", "Manual") == "Automatic":
+        return State(TRUE, "Accepted", f"rule {rule['name']}"), entry
+    return _approved(rule, site_job), entry
+
+
+def assignment_digest(site_job: Raw) -> str:
+    """What an approval is for: the assignment without what changes while it runs. Another assignment needs another approval."""
+    spec = {key: value for key, value in site_job["spec"].items() if key not in ("approval", "suspend", "restarts")}
+    return digest({**spec, "job": {key: value for key, value in spec["job"].items() if key != "attempt"}})
+
+
+def _approved(rule: Raw, site_job: Raw) -> State:
+    approval: Raw = site_job["spec"].get("approval") or {}
+    wanted = assignment_digest(site_job)
+    if approval.get("digest") != wanted:
+        how = f"set spec.approval to {{decision: Approved, digest: {wanted}}} or {{decision: Denied, digest: {wanted}}}"
+        return State(UNKNOWN, "NeedsApproval", f"rule {rule['name']} leaves it to a person: {how}")
+    if approval["decision"] == "Approved":
+        return State(TRUE, "Accepted", f"rule {rule['name']}, approved by {approval.get('by') or 'a person'}")
+    return State(FALSE, "Denied", f"denied by {approval.get('by') or 'a person'}")
+
+
+def _fitting(rules: Raw, spec: Raw, now: datetime) -> tuple[Raw | None, list[str]]:
+    """The first rule without an objection; the objections of the others, and of the floor."""
+    against = list(_floor(rules.get("floor") or {}, spec))
+    if against:
+        return None, against
+    for rule in rules.get("rules") or ():
+        found = list(_objections(rule, spec, now))
+        if not found:
+            return rule, []
+        against.append(f"rule {rule['name']}: {', '.join(found)}")
+    return None, against
+
+
+def _objections(rule: Raw, spec: Raw, now: datetime) -> Iterator[str]:
+    trainer, origin = spec["trainer"], rule.get("from") or {}
+    until = moment(rule.get("validUntil"))
+    if until is not None and now >= until:
+        yield f"ended at {rule['validUntil']}"
+    yield from _unlisted("hub", spec["trustDomain"], origin.get("hubs"))
+    yield from _unlisted("namespace", spec["job"]["namespace"], origin.get("namespaces"))
+    yield from _unlisted("workflow", spec["workflow"]["type"], rule.get("workflows"))
+    if spec.get("data") is not None:
+        yield from _unlisted("data", spec["data"], rule.get("data"))
+    if not any(_image_fits(entry, trainer["image"]) for entry in rule.get("images") or ()):
+        yield f"image {trainer['image']} is not among images"
+    if trainer.get("files") and rule.get("inlineCode", "Deny") != "Allow":
+        yield "code inside the job (trainer.files) is denied by inlineCode"
+    allowed = rule.get("env") or ()
+    if refused := [variable["name"] for variable in trainer.get("env") or () if variable["name"] not in allowed]:
+        yield f"variables {', '.join(refused)} are not among env"
+
+
+def _unlisted(what: str, value: Any, listed: Any) -> Iterator[str]:
+    if listed is not None and value not in listed:
+        yield f"{what} {value} is not among {', '.join(map(str, listed)) or 'none'}"
+
+
+def _image_fits(entry: Raw, image: str) -> bool:
+    """Whether an entry of a rule allows an image; digests, if given, must hold the image's own."""
+    repository, _, given = image.partition("@")
+    if not given and ":" in repository.rpartition("/")[2]:
+        repository = repository.rpartition(":")[0]
+    digests = entry.get("digests")
+    return fnmatchcase(repository, entry["repository"]) and (not digests or given in digests)
+
+
+def _floor(floor: Raw, spec: Raw) -> Iterator[str]:
+    limits = (spec["trainer"].get("resources") or {}).get("limits") or {}
+    for name, most in ((floor.get("pod") or {}).get("maxPerJob") or {}).items():
+        asked = limits.get(name)
+        if asked is None:
+            if "/" not in name:
+                yield f"no limit of {name}, at most {most} (floor.pod.maxPerJob)"
+        elif number(str(asked)) * int(spec["trainer"]["nodes"]) > number(str(most)):
+            yield f"{name} {asked} on {spec['trainer']['nodes']} nodes, at most {most} (floor.pod.maxPerJob)"
+    most_rounds = (floor.get("exchange") or {}).get("maxRounds")
+    if most_rounds is not None and spec["workflow"]["rounds"] > most_rounds:
+        yield f"{spec['workflow']['rounds']} rounds, at most {most_rounds} (floor.exchange.maxRounds)"

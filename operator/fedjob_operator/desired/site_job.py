@@ -1,0 +1,207 @@
+"""What should be true of a SiteJob: the site's side of an assignment.  PURE
+
+    the policy's word ──► no: no pods, and why
+          │ yes
+    suspend? ──► no pods
+          │
+    which run of the script ──► conditions, restarts
+
+The site's restarts are counted here for ever; the hub says how many of them it has forgiven, because only the hub knows that
+rounds went by. So a site goes on restarting its script while the hub is away, until its budget is used up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from fedjob.restarts import delay_seconds
+
+from .. import names
+from ..build import client as build
+from ..observed import BatchJob, ObservedSite, Pod, Raw, condition
+from ..plan import NOTHING, Delete, Issue, Plan
+from ..settings import Settings
+from ..trust import Trust
+from . import certificate
+from .conditions import FALSE, TRUE, State, settle, stamp, transitions
+from .job import differing
+from .policy import judge
+from .server import last_words, readiness
+
+_BAD_WHEN_TRUE = frozenset({"Finished"})
+_QUIET = frozenset({"NotStarted", "NotFinished", "Pending", "Suspended", "Finished", "Succeeded"})
+_KEYS = ("observedGeneration", "attempt", "run", "restarts", "lastTermination", "certificateNotAfter", "conditions")
+_STOPPED = 143
+_UNFINISHED = State(FALSE, "NotFinished")
+
+
+@dataclass(frozen=True)
+class Script:
+    """The script as status remembers it: run of its present Job, attempt of the job that this run belongs to."""
+
+    attempt: int = 0
+    run: int = 0
+    restarts: int = 0
+    last: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """script: from now on. start: its Job is to be made now. finished: it will not run again."""
+
+    script: Script
+    running: State
+    finished: State = _UNFINISHED
+    start: bool = False
+    again: float | None = None
+
+
+def desired_state(seen: ObservedSite, now: datetime, settings: Settings, trust: Trust) -> Plan:
+    """What is to be done for this SiteJob, now."""
+    raw = seen.site_job
+    if "deletionTimestamp" in raw["metadata"]:
+        return NOTHING
+    spec, script = raw["spec"], _remember(raw)
+    accepted, data = judge(seen.policy, raw, now)
+    at = build.At(raw, settings, data)
+    if accepted.status != TRUE or spec.get("suspend"):
+        return _without_pods(seen, script, accepted, now)
+    if condition(raw, "Finished")[0] == TRUE and script.attempt == spec["job"]["attempt"]:
+        return NOTHING
+    issue, renewal = _certificate(at, seen, now, trust)
+    found = step(script, seen, spec, now)
+    told = _told(seen, found, accepted, now)
+    create = (build.job(at, found.script.run),) if found.start else ()
+    soon = [s for s in (1.0 if issue else renewal, found.again) if s is not None]
+    return replace(
+        told,
+        issue=issue,
+        apply=tuple(differing(build.surroundings(at), seen.children)),
+        create=create,
+        delete=tuple(_old_runs(seen, found.script, spec["job"]["attempt"])),
+        again=min(soon, default=None),
+    )
+
+
+def step(script: Script, seen: ObservedSite, spec: Raw, now: datetime) -> Step:
+    """What becomes of the script of a SiteJob that should run."""
+    alive = [pod for pod in seen.pods if pod.live]
+    attempt = spec["job"]["attempt"]
+    if script.attempt != attempt:  # the hub has begun anew: a run of its own, once the old one is gone
+        if alive:
+            return Step(script, _blocked(alive), again=5.0)
+        return Step(replace(script, attempt=attempt, run=script.run + 1), State(FALSE, "NotStarted"), start=True)
+    job = next((job for job in seen.jobs if job.run == script.run), None)
+    if job is None or job.leaving:
+        running = _blocked(alive) if alive else State(FALSE, "NotStarted")
+        if seen.trouble:
+            running = State(FALSE, "Forbidden", seen.trouble)
+        return Step(script, running, start=job is None and not alive, again=5.0)
+    if job.finished == "":
+        return Step(script, _running(job, seen.pods, script.run))
+    if job.finished == "Complete":
+        return Step(script, State(FALSE, "Finished"), State(TRUE, "Succeeded"))
+    return _after_death(script, job, seen, spec["restarts"], now)
+
+
+def _after_death(script: Script, job: BatchJob, seen: ObservedSite, budget: Raw, now: datetime) -> Step:
+    alive = [pod for pod in seen.pods if pod.live]
+    ended = [pod for pod in seen.pods if pod.run == script.run and pod.exit_code]
+    words = _obituary(job, ended)
+    outside = any(pod.disrupted or pod.exit_code == _STOPPED for pod in ended)
+    used = script.restarts - budget["forgiven"]
+    if not outside and used >= budget["allowed"]:
+        why = f"{budget['allowed']} restarts used up without a completed round; {words}"
+        return Step(script, State(FALSE, "Finished"), State(TRUE, "RestartBudgetExhausted", why))
+    if alive:
+        return Step(script, _blocked(alive), again=15.0)
+    wait = 0.0 if outside else delay_seconds(max(used, 0) + 1)
+    left = wait - (now - (job.finished_at or now)) / timedelta(seconds=1)
+    if left > 0:
+        return Step(script, State(FALSE, "Restarting", words), again=left)
+    script = replace(script, run=script.run + 1, restarts=script.restarts + (not outside), last=words)
+    return Step(script, State(FALSE, "Restarting", words), start=True)
+
+
+def _running(job: BatchJob, pods: tuple[Pod, ...], run: int) -> State:
+    if job.suspended:
+        return State(FALSE, "WaitingForQueue", "the queue has not admitted the script's Job yet")
+    return readiness([pod for pod in pods if pod.run == run], State(TRUE, "Running"), State(FALSE, "NotStarted"))
+
+
+def _blocked(alive: list[Pod]) -> State:
+    pod = alive[0]
+    reason = "NodeLost" if pod.problem == "NodeLost" else "Restarting"
+    return State(FALSE, reason, f"pod {pod.name} of an earlier run may still be alive")
+
+
+def _obituary(job: BatchJob, ended: list[Pod]) -> str:
+    if not ended:
+        return f"Job {job.name} failed and its pod is gone ({job.reason}: {job.message})"
+    pod = ended[-1]
+    words = last_words(pod)[1]
+    return f"pod {pod.name} ended with exit code {pod.exit_code}" + (f": {words}" if words else "")
+
+
+def _without_pods(seen: ObservedSite, script: Script, accepted: State, now: datetime) -> Plan:
+    running = State(FALSE, "Suspended") if accepted.status == TRUE else State(FALSE, "NotStarted")
+    status, reason, message = condition(seen.site_job, "Finished")
+    finished = State(TRUE, reason, message) if status == TRUE else _UNFINISHED
+    told = _told(seen, Step(script, running, finished), accepted, now)
+    return replace(told, delete=tuple(_delete(seen, job) for job in seen.jobs if not job.finished and not job.leaving))
+
+
+def _certificate(
+    at: build.At, seen: ObservedSite, now: datetime, trust: Trust
+) -> tuple[tuple[Issue, ...], float | None]:
+    issue = build.certificate(at)
+    key = f"{at.owner.namespace}/{at.name}"
+    identity = names.spiffe(at.spec["trustDomain"], issue.job_uid, issue.site)
+    wanted = certificate.Wanted(key, identity, (), trust.issuer, trust.digest)
+    if certificate.violation(wanted, seen.certificate, now) or seen.certificate is None:
+        return (issue,), None
+    return (), certificate.seconds_left(seen.certificate, key, now)
+
+
+def _old_runs(seen: ObservedSite, script: Script, attempt: int) -> list[Delete]:
+    """Jobs that should not be: of long ago, or still active though their run or their whole attempt is over."""
+    over = {job.run for job in seen.jobs if not job.finished and (job.run != script.run or script.attempt != attempt)}
+    old = [job for job in seen.jobs if job.run in over or job.run not in (script.run, script.run - 1)]
+    return [_delete(seen, job) for job in old if not job.leaving]
+
+
+def _delete(seen: ObservedSite, job: BatchJob) -> Delete:
+    return Delete(names.JOB.name, seen.site_job["metadata"]["namespace"], job.name, job.uid)
+
+
+def _remember(raw: Raw) -> Script:
+    status: Raw = raw.get("status") or {}
+    return Script(
+        attempt=int(status.get("attempt") or 0),
+        run=int(status.get("run") or 0),
+        restarts=int(status.get("restarts") or 0),
+        last=str(status.get("lastTermination") or ""),
+    )
+
+
+def _told(seen: ObservedSite, found: Step, accepted: State, now: datetime) -> Plan:
+    """The status, if it differs from what is there, and what has changed."""
+    raw, script = seen.site_job, found.script
+    before: Raw = raw.get("status") or {}
+    states = {"Accepted": accepted, "Running": found.running, "Finished": found.finished}
+    known = before.get("conditions") or ()
+    conditions = settle(known, states, raw["metadata"]["generation"], now)
+    status = {
+        "observedGeneration": raw["metadata"]["generation"],
+        "attempt": script.attempt,
+        "run": script.run,
+        "restarts": script.restarts,
+        "lastTermination": script.last,
+        "certificateNotAfter": stamp(seen.certificate.not_after) if seen.certificate else None,
+        "conditions": conditions,
+    }
+    status = {key: value for key, value in status.items() if value is not None}
+    if all(status.get(key) == before.get(key) for key in _KEYS):
+        return NOTHING
+    return Plan(status=status, events=transitions(known, conditions, _BAD_WHEN_TRUE, _QUIET))

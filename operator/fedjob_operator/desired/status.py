@@ -1,0 +1,212 @@
+"""The status of a FederatedJob: what the facts say to people and to scripts.  PURE"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fedjob.api import FederatedJob
+
+from .. import names
+from ..observed import Observed, Raw
+from ..plan import NOTHING, Plan
+from . import sites
+from .conditions import FALSE, TRUE, UNKNOWN, State, settle, stamp, transitions
+from .memory import Memory
+from .sites import SiteView
+
+_BAD_WHEN_TRUE = frozenset({"Degraded", "Failed"})
+_QUIET = frozenset({
+    "NotFinished", "NotStarted", "NotAccepted", "AllSites", "Finished", "Waiting", "WaitingForSites", "Issuing", "Pending",
+    "Admitted", "Training",
+})  # fmt: skip
+_SITE_KEYS = ("state", "reason", "message", "restarts", "forgiven", "restartRound")
+_KEYS = (
+    "observedGeneration", "state", "attempt", "startTime", "runningTime", "completionTime", "suspendedTime",
+    "suspendedSeconds", "conditions", "server", "sites", "siteSummary", "certificates",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one pass has found out. None: the pass did not get so far."""
+
+    seen: Observed
+    memory: Memory
+    accepted: State
+    now: datetime
+    job: FederatedJob | None = None
+    certified: State | None = None
+    admitted: State | None = None
+    server: State | None = None
+    views: Sequence[SiteView] = ()
+
+
+def compose(facts: Facts) -> Plan:
+    """A plan that writes the status, if it differs from what is there, and tells of what has changed."""
+    before: Raw = facts.seen.job.get("status") or {}
+    known = before.get("conditions") or ()
+    conditions = settle(known, _conditions(facts), facts.seen.job["metadata"]["generation"], facts.now)
+    status = {**_numbers(facts), "conditions": conditions}
+    status = {key: status[key] for key in _KEYS if status.get(key) is not None}
+    if _same(status, before):
+        return NOTHING
+    return Plan(status=status, events=transitions(known, conditions, _BAD_WHEN_TRUE, _QUIET))
+
+
+def _conditions(facts: Facts) -> dict[str, State]:
+    memory, verdict = facts.memory, facts.memory.verdict
+    if verdict is not None:
+        over = State(FALSE, "Finished")
+        known = {c["type"]: c for c in (facts.seen.job.get("status") or {}).get("conditions") or ()}
+        middle: dict[str, State] = {
+            "Accepted": facts.accepted,
+            "CertificatesReady": _kept(known, "CertificatesReady"),
+            **dict.fromkeys(("Admitted", "ServerReady", "QuorumReached", "Progressing"), over),
+            "Degraded": _kept(known, "Degraded"),
+        }
+        complete = State(TRUE if verdict.complete else FALSE, verdict.reason if verdict.complete else "Failed",
+                         verdict.message if verdict.complete else "")  # fmt: skip
+        failed = State(FALSE if verdict.complete else TRUE, "Complete" if verdict.complete else verdict.reason,
+                       "" if verdict.complete else verdict.message)  # fmt: skip
+        return {**middle, "Complete": complete, "Failed": failed}
+    return {
+        "Accepted": facts.accepted,
+        "CertificatesReady": facts.certified or _kept_from(facts, "CertificatesReady", State(UNKNOWN, "Issuing")),
+        "Admitted": facts.admitted or _admitted(facts),
+        "ServerReady": facts.server or State(FALSE, "NotStarted"),
+        "QuorumReached": _quorum(facts),
+        "Progressing": _progressing(facts),
+        "Degraded": sites.degraded(facts.views) if facts.views else State(FALSE, "AllSites"),
+        "Complete": State(FALSE, "NotFinished"),
+        "Failed": State(FALSE, "NotFinished", f"restarted: {memory.server.last}" if memory.server.last else ""),
+    }
+
+
+def _admitted(facts: Facts) -> State:
+    if facts.seen.trouble:
+        return State(FALSE, "Forbidden", facts.seen.trouble)
+    return State(TRUE, "Admitted") if facts.accepted.status == TRUE else State(FALSE, "NotAccepted")
+
+
+def _kept_from(facts: Facts, kind: str, default: State) -> State:
+    known = {c["type"]: c for c in (facts.seen.job.get("status") or {}).get("conditions") or ()}
+    return _kept(known, kind, default)
+
+
+def _kept(known: Mapping[str, Raw], kind: str, default: State | None = None) -> State:
+    """The condition as it was before: what no longer changes once a job has ended."""
+    if kind not in known:
+        return default or State(UNKNOWN, "Finished")
+    old = known[kind]
+    return State(old["status"], old["reason"], old.get("message", ""))
+
+
+def _quorum(facts: Facts) -> State:
+    if facts.job is None or not facts.views:
+        return State(FALSE, "WaitingForSites")
+    return sites.quorum(facts.job.spec, facts.views)
+
+
+def _progressing(facts: Facts) -> State:
+    progress: Raw = (facts.seen.job.get("status") or {}).get("progress") or {}
+    working = facts.server is not None and facts.server.status == TRUE and progress.get("state") == "Running"
+    return State(TRUE, "Training") if working else State(FALSE, "Waiting")
+
+
+def _numbers(facts: Facts) -> dict[str, Any]:
+    memory = facts.memory
+    return {
+        "observedGeneration": facts.seen.job["metadata"]["generation"],
+        "state": _state(facts),
+        "attempt": memory.attempt,
+        "startTime": _time(memory.started_at),
+        "runningTime": _time(memory.running_at),
+        "completionTime": _time(memory.ended_at),
+        "suspendedTime": _time(memory.suspended_since),
+        "suspendedSeconds": int(memory.suspended_seconds),
+        "server": _server(facts),
+        "sites": [_site(view) for view in facts.views] or None,
+        "siteSummary": _summary(facts.views),
+        "certificates": _certificates(facts),
+    }
+
+
+def _state(facts: Facts) -> str:
+    """One word for people. Not a contract: scripts read conditions."""
+    memory = facts.memory
+    if memory.verdict is not None:
+        return "Complete" if memory.verdict.complete else "Failed"
+    if facts.accepted.status != TRUE:
+        return "Pending"
+    if facts.admitted is not None and facts.admitted.status == FALSE:
+        return facts.admitted.reason
+    if _progressing(facts).status == TRUE:
+        return "Training"
+    return "Restarting" if memory.server.run > 1 else "Starting"
+
+
+def _server(facts: Facts) -> dict[str, Any]:
+    memory, server, ready = facts.memory, facts.memory.server, facts.server
+    metadata = facts.seen.job["metadata"]
+    return {
+        "run": server.run,
+        "ready": ready is not None and ready.status == TRUE,
+        "released": memory.released,
+        "restarts": server.restarts,
+        "counted": server.budget.used,
+        "countedRound": server.budget.at_round,
+        "job": names.server_job(metadata["name"], metadata["uid"], server.run) if server.run else "",
+        "endpoint": f"{names.service_host(names.base(metadata['name'], metadata['uid']), metadata['namespace'])}"
+        f":{names.JOB_PORT}",
+        "lastTermination": server.last,
+    }
+
+
+def _site(view: SiteView) -> dict[str, Any]:
+    return {
+        "name": view.name,
+        "state": view.state,
+        **({"reason": view.reason} if view.reason else {}),
+        "message": view.message[:1024],
+        "restarts": view.restarts,
+        "forgiven": view.forgiven,
+        "restartRound": view.at_round,
+    }
+
+
+def _summary(views: Sequence[SiteView]) -> dict[str, Any] | None:
+    if not views:
+        return None
+    running = sum(view.state in ("Running", "Finished") for view in views)
+    return {
+        "total": len(views),
+        "running": running,
+        "out": sum(v.out for v in views),
+        "text": f"{running}/{len(views)}",
+    }
+
+
+def _certificates(facts: Facts) -> dict[str, Any] | None:
+    present = facts.seen.certificate
+    return {"serverNotAfter": stamp(present.not_after)} if present else None
+
+
+def _time(moment: datetime | None) -> str | None:
+    return stamp(moment) if moment else None
+
+
+def _same(status: Mapping[str, Any], before: Raw) -> bool:
+    """Whether what the operator wants to say is there already; what others have added does not matter."""
+    for key in _KEYS:
+        if key == "sites":
+            continue
+        if status.get(key) != before.get(key):
+            return False
+    told = [{key: site.get(key) for key in ("name", *_SITE_KEYS)} for site in status.get("sites") or ()]
+    there = [
+        {key: site.get(key) for key in ("name", *_SITE_KEYS)} for site in before.get("sites") or () if "state" in site
+    ]
+    return told == there

@@ -1,0 +1,147 @@
+"""Where the servers of jobs report their progress: HTTPS, one route, any replica.
+
+The caller proves which job it serves with that job's certificate; TLS has verified it before a byte of the request is read. The answer
+tells the server whether the job should pause. Reports are capped in size and in rate, and an older attempt is not heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import ssl
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from aiohttp import web
+
+from fedjob import identity
+from fedjob.errors import IdentityError
+from fedjob.records import Status, from_json
+
+from .. import names, pki
+from ..cluster import ApiError, Cluster
+from ..metrics import Metrics
+from . import reports
+
+log = logging.getLogger(__name__)
+
+ROUTE = "/v1alpha1/namespaces/{namespace}/federatedjobs/{name}/progress"
+_TRIES = 5
+_LEAST_SECONDS = 1.0  # between two reports of one job
+_LIFE = timedelta(days=7)
+
+
+@dataclass
+class Endpoint:
+    """The endpoint of one replica. clock: monotonic seconds. authority: gives the hub's authority."""
+
+    cluster: Cluster
+    metrics: Metrics
+    authority: Callable[[], pki.Authority]
+    host: str
+    trust_domain: str
+    clock: Callable[[], float]
+    _last: dict[str, tuple[float, int]] = field(default_factory=dict)  # job uid: when, attempt
+    _context: ssl.SSLContext | None = None
+
+    async def serve(self, port: int, address: str = "0.0.0.0") -> int:
+        """Listen; returns the port. `renew` must be called before the certificate ends."""
+        application = web.Application(client_max_size=reports.MAX_BYTES)
+        application.router.add_put(ROUTE, self.report)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self.renew()
+        site = web.TCPSite(runner, address, port, ssl_context=self._context)
+        await site.start()
+        return int(runner.addresses[0][1])
+
+    def renew(self) -> None:
+        """A fresh certificate for new connections, and the authorities that are trusted by now."""
+        assert self._context is not None
+        made = self.authority().issue(pki.HUB_UID, None, (self.host,), datetime.now(UTC), _LIFE)
+        self._context.load_verify_locations(cadata=made.ca_pem.decode())
+        with tempfile.TemporaryDirectory() as folder:  # ssl loads keys from files only
+            identity.write(made, Path(folder))
+            self._context.load_cert_chain(Path(folder, identity.CERT_FILE), Path(folder, identity.KEY_FILE))
+
+    async def renew_for_ever(self) -> None:
+        """Renew at half of the certificate's life, again and again."""
+        while True:
+            await asyncio.sleep(_LIFE / timedelta(seconds=2))
+            self.renew()
+
+    async def report(self, request: web.Request) -> web.Response:
+        """One report. 200 {"suspend": …}; 403 another job's; 409 an older attempt's; 413, 429 too much; 503 try again."""
+        try:
+            uid = self._job_of(request)
+        except IdentityError as e:
+            return self._answer(403, "refused", str(e))
+        try:
+            report = from_json(Status, json.loads(await request.read()))
+        except ValueError as e:
+            return self._answer(400, "malformed", str(e)[:200])
+        if refusal := self._refusal(uid, report):
+            return refusal
+        for _ in range(_TRIES):
+            try:
+                return await self._write(request.match_info["namespace"], request.match_info["name"], uid, report)
+            except ApiError as e:
+                if not e.conflict:  # which is a race with the hub's own part of the status
+                    log.warning("a report is not written: %s", e)
+                    break
+        return self._answer(503, "failed", "the API server refuses; try again")
+
+    async def _write(self, namespace: str, name: str, uid: str, report: Status) -> web.Response:
+        job = await self.cluster.get(names.FEDERATED_JOB, namespace, name)
+        if job is None or job["metadata"]["uid"] != uid:
+            return self._answer(404, "gone", f"there is no job {namespace}/{name} with this certificate's UID")
+        manifest = reports.manifest(job, report)
+        if reports.is_news(job, manifest):
+            await self.cluster.apply(manifest, status=True, manager=names.PROGRESS_MANAGER)
+            self.metrics.reports.labels("written").inc()
+        else:
+            self.metrics.reports.labels("unchanged").inc()
+        return web.json_response({"suspend": bool(job["spec"].get("suspend"))})
+
+    def _job_of(self, request: web.Request) -> str:
+        """UID of the job whose server calls. Raises IdentityError."""
+        certificate = request.transport.get_extra_info("peercert") if request.transport else None
+        uris = [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "URI"]
+        caller = identity.parse_spiffe(uris[0] if len(uris) == 1 else "")
+        if caller.site is not None or caller.trust_domain != self.trust_domain:
+            raise IdentityError(f"the caller is {caller}, and only the servers of jobs report here.")
+        return caller.job_uid
+
+    def _refusal(self, uid: str, report: Status) -> web.Response | None:
+        now, attempt = self.clock(), report.job.attempt
+        last, newest = self._last.get(uid, (-_LEAST_SECONDS, 0))
+        if report.job.uid != uid:
+            return self._answer(
+                403, "refused", f"the certificate is for job {uid}, the report is about {report.job.uid}"
+            )
+        if attempt < newest:
+            return self._answer(409, "stale", f"attempt {attempt} is over, the job is at attempt {newest}")
+        if now - last < _LEAST_SECONDS:
+            return self._answer(429, "too often", "one report a second")
+        self._last[uid] = (now, attempt)
+        self._forget(now)
+        return None
+
+    def _forget(self, now: float) -> None:
+        """Jobs that have been silent for a day are over."""
+        with contextlib.suppress(RuntimeError):
+            for uid in [uid for uid, (last, _) in self._last.items() if now - last > 86_400]:
+                del self._last[uid]
+
+    def _answer(self, code: int, result: str, text: str) -> web.Response:
+        self.metrics.reports.labels(result).inc()
+        headers = {"Retry-After": "1"} if code in (429, 503) else None
+        return web.json_response({"error": text}, status=code, headers=headers)

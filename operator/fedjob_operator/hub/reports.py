@@ -1,0 +1,67 @@
+"""Progress of jobs, as their servers report it: from JSON to the part of status that belongs to it.  PURE
+
+A report is the `status.json` of a run (`fedjob.records.Status`). Who may speak for which job is in the certificate, not here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedjob.records import Status
+
+from .. import names
+from ..observed import Raw
+from ..plan import Manifest
+
+MAX_BYTES = 256 * 1024
+_MAX_METRICS = 32
+_MAX_TEXT = 512
+
+
+def manifest(job: Raw, report: Status) -> Manifest:
+    """What is applied to the status of `job`. Its version is a precondition: a job made anew under its name is another job."""
+    progress = report.progress
+    word = report.reason.isalnum()  # a stop condition that holds is told in a sentence
+    told: dict[str, Any] = {
+        "state": report.state,
+        **({"reason": report.reason} if word else {}),
+        "message": (report.message if word else report.reason or report.message)[:_MAX_TEXT],
+        "attempt": report.job.attempt,
+        "currentRound": progress.current_round,
+        "completedRounds": progress.completed_rounds,
+        "totalRounds": progress.total_rounds,
+        "percent": round(100 * progress.completed_rounds / max(progress.total_rounds, 1)),
+        "lastRoundSeconds": f"{progress.last_round_seconds:.2f}",
+        "bytesIn": report.bytes.in_,
+        "bytesOut": report.bytes.out,
+    }
+    if progress.eta_seconds is not None:
+        told["etaSeconds"] = round(progress.eta_seconds)
+    metrics = [{"name": key, "value": f"{value:.6g}"} for key, value in sorted(report.metrics.items())][:_MAX_METRICS]
+    sites = [
+        {
+            "name": site.name,
+            "training": site.state,
+            "examples": round(site.examples),
+            "trainingMessage": site.message[:_MAX_TEXT],
+        }
+        for site in report.sites
+    ]
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.FEDERATED_JOB.name,
+        "metadata": {part: job["metadata"][part] for part in ("namespace", "name", "uid", "resourceVersion")},
+        "status": {"progress": told, "metrics": metrics, "sites": sites},
+    }
+
+
+def is_news(job: Raw, wanted: Manifest) -> bool:
+    """Whether a report says anything that the job's status does not say already; a new estimate alone is no news."""
+    there: Raw = job.get("status") or {}
+    told = wanted["status"]
+    sites = {site["name"]: site for site in there.get("sites") or ()}
+    if any({key: sites.get(site["name"], {}).get(key) for key in site} != site for site in told["sites"]):
+        return True
+    progress = {key: value for key, value in (there.get("progress") or {}).items() if key != "etaSeconds"}
+    said = {key: value for key, value in told["progress"].items() if key != "etaSeconds"}
+    return bool(progress != said or (there.get("metrics") or []) != told["metrics"])

@@ -1,0 +1,256 @@
+"""What one pass may look at: frozen records, read from the API server's JSON.  PURE
+
+Nothing here asks or waits. Absent is `None` or an empty tuple, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .names import RUN_LABEL, SITE_LABEL
+
+Raw = Mapping[str, Any]
+
+_IMAGE_REASONS = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull"}
+)
+_CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_MAX_WORDS = 1000
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod of a server or a client.
+
+    problem: why it does not run, one of ImagePull, Unschedulable, NodeLost, "" if nothing is wrong; words: what is known of it,
+    or the last words of a container that has ended. disrupted: it was ended from outside: eviction, preemption, a lost node.
+    """
+
+    name: str
+    uid: str
+    run: int
+    phase: str = "Pending"
+    ready: bool = False
+    leaving: bool = False
+    node: str = ""
+    exit_code: int | None = None
+    disrupted: bool = False
+    problem: str = ""
+    words: str = ""
+
+    @property
+    def live(self) -> bool:
+        """Whether a process of it may exist, as far as the API server knows."""
+        return self.phase not in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """A Job of a server or a client. finished: "", Complete or Failed. suspended: its queue has not admitted it."""
+
+    name: str
+    uid: str
+    run: int
+    finished: str = ""
+    finished_at: datetime | None = None
+    reason: str = ""
+    message: str = ""
+    suspended: bool = False
+    leaving: bool = False
+
+
+@dataclass(frozen=True)
+class Child:
+    """An object that we applied: what it was made from, and what it is now. owned: by the object that is reconciled."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    digest: str
+    owned: bool
+    drifted: bool = False
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a Secret holds, without the key. bundle: digest of the authorities beside it."""
+
+    not_before: datetime
+    not_after: datetime
+    names: tuple[str, ...]
+    identity: str
+    issuer: str
+    bundle: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """A FederatedSite. namespace: where its SiteJobs live, "": with the job. allowed: namespaces whose jobs it takes."""
+
+    name: str
+    approved: bool
+    namespace: str = ""
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SiteJob:
+    """A SiteJob, as its site tells: `accepted` and `running` are conditions (status, reason, message)."""
+
+    site: str
+    namespace: str
+    name: str
+    uid: str
+    accepted: tuple[str, str, str] = ("Unknown", "", "")
+    running: tuple[str, str, str] = ("Unknown", "", "")
+    finished: tuple[str, str, str] = ("Unknown", "", "")
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything about one FederatedJob, at one moment."""
+
+    job: Raw
+    server_jobs: tuple[BatchJob, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    sites: Mapping[str, Site] = field(default_factory=dict)
+    site_jobs: tuple[SiteJob, ...] = ()
+    children: tuple[Child, ...] = ()
+    certificate: Certificate | None = None
+    trouble: str = ""  # why the API server refused the last pass
+
+    def run(self, number: int) -> BatchJob | None:
+        """The server's Job number `number`."""
+        return next((job for job in self.server_jobs if job.run == number), None)
+
+
+@dataclass(frozen=True)
+class ObservedSite:
+    """Everything about one SiteJob, at one moment. policy: the site's SitePolicy."""
+
+    site_job: Raw
+    policy: Raw | None = None
+    jobs: tuple[BatchJob, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    children: tuple[Child, ...] = ()
+    certificate: Certificate | None = None
+    trouble: str = ""  # why the API server refused the last pass
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time as the API server writes it."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def condition(raw: Raw, kind: str) -> tuple[str, str, str]:
+    """Status, reason and message of a condition; Unknown if there is none."""
+    for found in (raw.get("status") or {}).get("conditions") or ():
+        if found["type"] == kind:
+            return found["status"], found.get("reason", ""), found.get("message", "")
+    return "Unknown", "", ""
+
+
+def owner_uid(raw: Raw) -> str:
+    """UID of the object that controls this one, "" if none does."""
+    owners = raw["metadata"].get("ownerReferences") or ()
+    return next((owner["uid"] for owner in owners if owner.get("controller")), "")
+
+
+def label(raw: Raw, name: str) -> str:
+    """A label's value, "" without it."""
+    return str((raw["metadata"].get("labels") or {}).get(name, ""))
+
+
+def read_job(raw: Raw) -> BatchJob:
+    """A batch/v1 Job."""
+    status = raw.get("status") or {}
+    ends = [c for c in status.get("conditions") or () if c["type"] in ("Complete", "Failed") and c["status"] == "True"]
+    end = ends[0] if ends else {}
+    return BatchJob(
+        name=raw["metadata"]["name"],
+        uid=raw["metadata"]["uid"],
+        run=int(label(raw, RUN_LABEL) or 0),
+        finished=end.get("type", ""),
+        finished_at=moment(end.get("lastTransitionTime")),
+        reason=end.get("reason", ""),
+        message=end.get("message", ""),
+        suspended=bool((raw.get("spec") or {}).get("suspend")),
+        leaving="deletionTimestamp" in raw["metadata"],
+    )
+
+
+def read_pod(raw: Raw) -> Pod:
+    """A pod; its containers speak through `problem` and `words`."""
+    status = raw.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    leaving = "deletionTimestamp" in raw["metadata"]
+    ended = _ended(containers)
+    problem, words = _problem(conditions, containers, leaving)
+    return Pod(
+        name=raw["metadata"]["name"],
+        uid=raw["metadata"]["uid"],
+        run=int(label(raw, RUN_LABEL) or 0),
+        phase=status.get("phase", "Pending"),
+        ready=conditions.get("Ready", {}).get("status") == "True" and not leaving,
+        leaving=leaving,
+        node=(raw.get("spec") or {}).get("nodeName") or "",
+        exit_code=ended.get("exitCode"),
+        disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+        problem=problem,
+        words=words
+        or str(ended.get("message") or ended.get("reason") or status.get("message") or "")[-_MAX_WORDS:].strip(),
+    )
+
+
+def _ended(containers: Iterable[Raw]) -> Raw:
+    """The end of the container that matters: the first that failed, else the last one that ended."""
+    ends = [c["state"]["terminated"] for c in containers if "terminated" in (c.get("state") or {})]
+    return next((end for end in ends if end.get("exitCode")), ends[-1] if ends else {})
+
+
+def _problem(conditions: Mapping[str, Raw], containers: Iterable[Raw], leaving: bool) -> tuple[str, str]:
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        return "Unschedulable", str(scheduled.get("message", ""))
+    for container in containers:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in _IMAGE_REASONS | _CONFIG_REASONS:
+            kind = "ImagePull" if waiting["reason"] in _IMAGE_REASONS else "Pending"
+            return kind, f"{container.get('image', '')}: {waiting['reason']}: {waiting.get('message', '')}"
+    if leaving and conditions.get("Ready", {}).get("reason") == "NodeStatusUnknown":
+        return "NodeLost", "the node does not answer"
+    if conditions.get("DisruptionTarget", {}).get("reason") == "DeletionByTaintManager" and leaving:
+        return "NodeLost", str(conditions["DisruptionTarget"].get("message", ""))
+    return "", ""
+
+
+def read_site(raw: Raw) -> Site:
+    """A FederatedSite."""
+    spec = raw.get("spec") or {}
+    return Site(
+        name=raw["metadata"]["name"],
+        approved=bool(spec.get("approved")),
+        namespace=(spec.get("local") or {}).get("namespace") or "",
+        allowed=tuple(spec.get("allowedNamespaces") or ()),
+    )
+
+
+def read_site_job(raw: Raw) -> SiteJob:
+    """A SiteJob, seen from the hub. What the site said of an older spec does not count."""
+    status = raw.get("status") or {}
+    return SiteJob(
+        site=label(raw, SITE_LABEL),
+        namespace=raw["metadata"]["namespace"],
+        name=raw["metadata"]["name"],
+        uid=raw["metadata"]["uid"],
+        accepted=condition(raw, "Accepted"),
+        running=condition(raw, "Running"),
+        finished=condition(raw, "Finished"),
+        restarts=int(status.get("restarts") or 0),
+    )

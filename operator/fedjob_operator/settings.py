@@ -1,0 +1,33 @@
+"""The operator's own settings: a frozen record, so that pure code may take it as an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+HUB, SITE = "hub", "site"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How this operator was installed. Times are in seconds unless the type says otherwise.
+
+    namespace: the operator's own: its Lease, its authority, the FederatedSites. namespaces: those it looks after; empty: all.
+    hub_url: where jobs' servers report; "" for nowhere. hub_name: the DNS name in the hub's own certificate.
+    """
+
+    namespace: str
+    runtime_image: str
+    identity: str
+    controllers: frozenset[str] = frozenset({HUB, SITE})
+    namespaces: tuple[str, ...] = ()
+    trust_domain: str = "fedjob.local"
+    hub_url: str = ""
+    hub_name: str = ""
+    workers: int = 8
+    resync_seconds: float = 300.0
+    lease_seconds: float = 10.0
+    authority_life: timedelta = timedelta(days=5 * 365)
+    certificate_life: timedelta = timedelta(days=7)
+    node_lost_seconds: int = 30
+    finish_grace_seconds: float = 60.0

@@ -1,0 +1,81 @@
+"""A server on a cluster tells the hub how far it is, and hears whether it should pause.
+
+HTTPS with the job's own certificate, which is read anew each time, so that a renewed one is used without a restart. Nothing depends on
+a report: one that is lost is followed by the next, and a hub that is away delays only what people see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .config import Report
+from .identity import CA_FILE, CERT_FILE, KEY_FILE
+from .records import Status, to_json
+
+log = logging.getLogger(__name__)
+
+PERIOD_SECONDS = 5.0
+_TIMEOUT_SECONDS = 10.0
+_FAREWELL_TRIES = 3
+_TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
+
+
+async def push_for_ever(report: Report, tls: Path, status: Callable[[], Status], pause: Callable[[], None]) -> None:
+    """Report every few seconds. pause: called when the hub says that the job should pause."""
+    quiet = False
+    while True:
+        try:
+            if await asyncio.to_thread(push, report, tls, status()):
+                pause()
+            quiet = False
+        except (OSError, http.client.HTTPException, ValueError) as e:
+            if not quiet:  # once, not every few seconds
+                log.warning("progress is not reported to %s: %s", report.url, e)
+            quiet = True
+        await asyncio.sleep(PERIOD_SECONDS)
+
+
+async def farewell(report: Report, tls: Path, status: Status) -> None:
+    """The last report, tried a few times."""
+    for _ in range(_FAREWELL_TRIES):
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            await asyncio.to_thread(push, report, tls, status)
+            return
+        await asyncio.sleep(1.0)
+
+
+def push(report: Report, tls: Path, status: Status) -> bool:
+    """Send one report; returns whether the job should pause.
+
+    Raises OSError if the hub cannot be reached or is not the hub, ValueError if it refuses the report or answers nonsense.
+    """
+    url = urlsplit(report.url)
+    context = ssl.create_default_context(cafile=str(tls / CA_FILE))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(tls / CERT_FILE, tls / KEY_FILE)
+    address = (url.hostname or "", url.port or 443)
+    with (
+        socket.create_connection(address, _TIMEOUT_SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname=report.server_name) as secured,
+    ):
+        connection = http.client.HTTPConnection(*address, timeout=_TIMEOUT_SECONDS)
+        connection.sock = secured
+        headers = {"Content-Type": "application/json", "Connection": "close"}
+        connection.request("PUT", url.path, json.dumps(to_json(status)), headers)
+        answer = connection.getresponse()
+        text = answer.read(65_536)
+    if answer.status in _TRY_AGAIN:
+        raise ConnectionError(f"{answer.status} {text[:200].decode(errors='replace')}")
+    if answer.status != 200:
+        raise ValueError(f"the hub refuses the report: {answer.status} {text[:200].decode(errors='replace')}")
+    said = json.loads(text)
+    return isinstance(said, dict) and said.get("suspend") is True

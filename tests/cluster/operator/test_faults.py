@@ -1,0 +1,162 @@
+"""Crashes and faults between the operator and the API server: the outcome is that of the undisturbed run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from cluster.apiproxy import Answer, Call, Cut, Fault, Truncate
+from fedjob_operator import names
+from fedjob_operator.names import CLIENT, SERVER
+
+
+def is_write(call: Call) -> bool:
+    """Whether a call changes something; renewing the Lease does not count."""
+    return call.is_write and "/leases" not in call.path
+
+
+def children(admin: Any, namespace: str) -> Counter[str]:
+    """What there is of each kind."""
+    kinds = (
+        names.SITE_JOB, names.JOB, names.SERVICE, names.SECRET, names.VOLUME_CLAIM, names.DISRUPTION_BUDGET, names.NETWORK_POLICY,
+    )  # fmt: skip
+    return Counter({kind.name: len(admin.list(kind, namespace)) for kind in kinds})
+
+
+EXPECTED = Counter({
+    "SiteJob": 2, "Job": 3, "Service": 1, "Secret": 3, "PersistentVolumeClaim": 1, "PodDisruptionBudget": 1, "NetworkPolicy": 3,
+})  # fmt: skip
+
+
+@pytest.mark.measure("O3")
+@pytest.mark.timeout(900)
+def test_an_operator_that_is_killed_after_each_of_its_writes(
+    admin: Any, start_operator: Any, submit: Any, kubelet: Any, proxy: Any, until: Any
+) -> None:
+    """Every process makes one write, and is killed when it begins the next: each pair of writes has a crash between."""
+    job = submit()
+    writes: list[str] = []
+    killed = 0
+    for _ in range(120):
+        mine: list[str] = []
+        running: list[Any] = []
+
+        def judge(call: Call, mine: list[str] = mine, running: list[Any] = running) -> Fault | None:
+            if not is_write(call):
+                return None
+            mine.append(f"{call.method} {call.path}")
+            if len(mine) > 1:
+                running[0].kill()
+                return Cut()
+            return None
+
+        proxy.judge = judge
+        operator = start_operator(url=proxy.url)
+        running.append(operator)
+        deadline = time.monotonic() + 6.0
+        while operator.process.poll() is None and time.monotonic() < deadline:
+            for role, count in ((SERVER, 1), (CLIENT, 2)):
+                if len(kubelet.live(role)) >= count:
+                    kubelet.run(role, count)
+            time.sleep(0.1)
+        writes += mine[:1]
+        if operator.process.poll() is None:
+            operator.kill()
+            if not mine and job.condition("ServerReady") == ("True", "Ready"):
+                break
+        else:
+            killed += 1
+    assert killed > 20
+    assert children(admin, job.namespace) == EXPECTED
+    assert job.status["server"]["run"] == 1
+    assert len(kubelet.pods(SERVER)) == 1
+    assert len(kubelet.pods(CLIENT)) == 2
+    assert all(site["state"] == "Running" for site in job.status["sites"])
+
+
+@pytest.mark.measure("O4")
+@pytest.mark.parametrize(
+    "fault", [Answer(429, retry_after=1), Answer(500), Answer(409, "Conflict"), Cut(), Cut(delivered=True)], ids=str
+)
+def test_faulty_calls_delay_a_job_and_change_nothing(
+    admin: Any, start_operator: Any, submit: Any, kubelet: Any, proxy: Any, until: Any, fault: Fault
+) -> None:
+    """Every third call fails; no key is tried more than once a second."""
+
+    def judge(call: Call) -> Fault | None:
+        known = "fedjob.dev" in call.path or "/namespaces/" in call.path
+        return fault if known and not call.number % 3 and not call.is_watch and "/leases" not in call.path else None
+
+    proxy.judge = judge
+    operator = start_operator(url=proxy.url)
+    until("the operator to lead", lambda: "fedjob_operator_leader 1.0" in operator.scrape())
+    job = submit()
+    kubelet.run(SERVER, 1)
+    job.wait("ServerReady", "True", "Ready", 120.0)
+    kubelet.run(CLIENT, 2)
+    until("all sites to run", lambda: all(s["state"] == "Running" for s in job.status["sites"]), 120.0)
+    until("every child", lambda: children(admin, job.namespace) == EXPECTED, 120.0)
+    assert job.status["server"]["run"] == 1
+    assert "fedjob_reconcile_panics_total{" not in operator.scrape()
+
+
+@pytest.mark.measure("O4")
+def test_a_watch_that_breaks_and_one_that_expires_are_taken_up_again(
+    start_operator: Any, submit: Any, kubelet: Any, proxy: Any
+) -> None:
+    broken = Counter[str]()
+
+    def judge(call: Call) -> Fault | None:
+        if not call.is_watch:
+            return None
+        broken[call.path] += 1
+        faults: dict[int, Fault] = {1: Cut(), 2: Answer(410, "Expired"), 3: Truncate(1500)}
+        return faults.get(broken[call.path])
+
+    proxy.judge = judge
+    start_operator(url=proxy.url)
+    job = submit()
+    kubelet.run(SERVER, 1)
+    job.wait("ServerReady", "True", "Ready", 120.0)
+    kubelet.run(CLIENT, 2)
+    assert max(broken.values()) > 2
+
+
+@pytest.mark.measure("O1")
+def test_nothing_is_written_while_nothing_changes(
+    plane: Any, start_operator: Any, submit: Any, kubelet: Any, until: Any
+) -> None:
+    """Counted from the API server's audit log, over several lists of everything."""
+    operator = start_operator("--resync-seconds", "2")
+    job = submit()
+    kubelet.run(SERVER, 1)
+    job.wait("ServerReady", "True", "Ready")
+    kubelet.run(CLIENT, 2)
+    until("all sites to run", lambda: all(s["state"] == "Running" for s in job.status["sites"]))
+
+    def writes() -> list[str]:
+        events = plane.audit("operator")
+        return [
+            e["requestURI"]
+            for e in events
+            if e["verb"] not in ("get", "list", "watch") and "/leases" not in e["requestURI"]
+        ]
+
+    def lists() -> float:
+        text = operator.scrape()
+        lines = [
+            line
+            for line in text.splitlines()
+            if line.startswith('fedjob_api_requests_total{code="200",resource="services"')
+        ]
+        return float(lines[0].split()[-1]) if lines else 0.0
+
+    before, at = lists(), len(writes())
+    until("two lists without a write between", lambda: lists() >= before + 2)
+    quiet = writes()[at:]
+    before = lists()
+    until("three more lists", lambda: lists() >= before + 3)
+    assert writes()[at + len(quiet) :] == []

@@ -1,0 +1,218 @@
+"""The objects that are made: what a security team asks, what the runtime reads back, and names that fit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedjob.api import FederatedJob, validate
+from fedjob.config import ServerConfig, SiteConfig
+from fedjob_operator import names
+from fedjob_operator.build import client, server, site_job
+from fedjob_operator.settings import Settings
+from fedjob_operator.trust import Trust
+
+SETTINGS = Settings("fedjob-system", "runtime:1", "test", hub_url="https://hub:8443", hub_name="hub")
+TRUST = Trust("issuer", "-----BEGIN CERTIFICATE-----")
+UID = "0a1b2c3d-0000-4000-8000-000000000000"
+
+
+def job_of(**spec: Any) -> FederatedJob:
+    body = {
+        "workflow": {"type": "FedAvg", "rounds": 3},
+        "trainer": {"files": {"train.py": "print()", "lib/a.py": "x = 1"}},
+        "sites": [{"name": "a", "data": "xrays", "env": [{"name": "LR", "value": "2"}]}, {"name": "b"}],
+        **spec,
+    }
+    return validate({
+        "apiVersion": names.API_VERSION, "kind": "FederatedJob", "metadata": {"name": "digits", "namespace": "team-a"}, "spec": body,
+    })  # fmt: skip
+
+
+def of(**spec: Any) -> server.Of:
+    return server.Of(job_of(**spec), UID, 1, SETTINGS)
+
+
+def at(**spec: Any) -> client.At:
+    manifest = site_job.site_job(of(**spec), "a", "team-a", TRUST, forgiven=0, suspend=False)
+    raw = {**manifest, "metadata": {**manifest["metadata"], "uid": "site-uid", "generation": 1}}
+    return client.At(raw, SETTINGS, {"name": "xrays", "claim": "xrays-1", "subPath": "v3"})
+
+
+def pods() -> list[dict[str, Any]]:
+    gpu = {
+        "files": {"train.py": ""},
+        "nodes": 2,
+        "processesPerNode": 4,
+        "resources": {"limits": {"nvidia.com/gpu": "4", "memory": "8Gi"}},
+    }
+    variants = [
+        of(),
+        of(model={"initial": {"object": "train:model"}}),
+        of(server={"resources": {"limits": {"memory": "1Gi"}}}),
+    ]
+    made = [server.job(one, 1) for one in variants] + [client.job(at(), 1), client.job(at(trainer=gpu), 1)]
+    return [create.manifest["spec"]["template"]["spec"] for create in made]
+
+
+@pytest.mark.parametrize("pod", pods())
+def test_every_pod_is_restricted_has_no_token_and_writes_to_volumes_only(pod: dict[str, Any]) -> None:
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert not any("hostPath" in volume for volume in volumes.values())
+    for container in (*pod.get("initContainers", ()), *pod["containers"]):
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+        assert {mount["name"] for mount in container["volumeMounts"]} <= set(volumes)
+
+
+def test_what_the_pods_read_is_what_the_runtime_understands() -> None:
+    made = server.config_map(of())
+    config = ServerConfig.model_validate_json(made["data"][names.CONFIG_FILE])
+    assert (config.uid, config.attempt, config.job) == (UID, 1, job_of())
+    assert config.report is not None
+    assert config.report.url == "https://hub:8443/v1alpha1/namespaces/team-a/federatedjobs/digits/progress"
+    site = SiteConfig.model_validate_json(client.config_map(at())["data"][names.CONFIG_FILE])
+    assert (site.site, site.sites, site.server) == ("a", ("a", "b"), of().address)
+    assert site.server_name in server.certificate(of()).dns_names
+    narrow = {"exchange": {"params": "Diff", "include": ["*.lora_*"], "dtype": "BF16"}}
+    told = SiteConfig.model_validate_json(client.config_map(at(model=narrow))["data"][names.CONFIG_FILE])
+    assert (told.params_type, told.include, told.wire_dtype) == ("DIFF", ("*.lora_*",), "BF16")
+
+
+def test_a_sites_own_environment_goes_over_the_trainers_and_ours_over_both() -> None:
+    assignment = at(
+        trainer={"files": {"train.py": ""}, "env": [{"name": "LR", "value": "1"}, {"name": "SEED", "value": "0"}]}
+    )
+    container = client.job(assignment, 1).manifest["spec"]["template"]["spec"]["containers"][0]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert (variables["LR"], variables["SEED"]) == ("2", "0")
+    assert variables["FEDJOB_DATA"] == names.DATA_FOLDER
+    assert variables["FEDJOB_CONFIG"].endswith(names.CONFIG_FILE)
+
+
+def test_files_keep_their_names_and_folders() -> None:
+    made = client.config_map(at())["data"]
+    volume = next(
+        v for v in client.job(at(), 1).manifest["spec"]["template"]["spec"]["volumes"] if v["name"] == "trainer"
+    )
+    assert {item["path"]: made[item["key"]] for item in volume["configMap"]["items"]} == {
+        "train.py": "print()",
+        "lib/a.py": "x = 1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("trainer", "command"),
+    [
+        ({"files": {"train.py": ""}}, ["python", "train.py"]),
+        ({"command": ["./run"]}, ["./run"]),
+        ({"files": {"train.py": ""}, "processesPerNode": 2},
+         ["python", "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "train.py"]),
+    ],
+)  # fmt: skip
+def test_the_scripts_command(trainer: dict[str, Any], command: list[str]) -> None:
+    made = client.job(at(trainer=trainer), 1).manifest["spec"]
+    assert made["template"]["spec"]["containers"][0]["command"] == command
+    assert made["completionMode"] == "NonIndexed"
+
+
+def test_several_nodes_find_each_other() -> None:
+    assignment = at(
+        trainer={
+            "files": {"train.py": ""},
+            "nodes": 3,
+            "processesPerNode": 2,
+            "resources": {"limits": {"nvidia.com/gpu": "2"}},
+        }
+    )
+    made = client.job(assignment, 4).manifest
+    spec, pod = made["spec"], made["spec"]["template"]["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    command = pod["containers"][0]["command"]
+    assert f"--master-addr={made['metadata']['name']}-0.{pod['subdomain']}" in command
+    assert "--node-rank=$(JOB_COMPLETION_INDEX)" in command
+    headless = next(m for m in client.surroundings(assignment) if m["kind"] == "Service")
+    assert (headless["metadata"]["name"], headless["spec"]["clusterIP"]) == (pod["subdomain"], "None")
+    assert headless["spec"]["publishNotReadyAddresses"] is True
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
+
+
+def test_the_sites_pods_are_queued_and_placed_as_asked_and_the_server_is_not() -> None:
+    toleration = {"key": "team", "operator": "Equal", "value": "a"}
+    scheduling = {
+        "queueName": "q",
+        "priorityClassName": "high",
+        "runtimeClassName": "nvidia",
+        "tolerations": [toleration],
+    }
+    made = client.job(at(scheduling=scheduling), 1).manifest
+    pod = made["spec"]["template"]["spec"]
+    assert made["spec"]["suspend"] is True
+    assert made["metadata"]["labels"][names.QUEUE_LABEL] == "q"
+    assert (pod["priorityClassName"], pod["runtimeClassName"]) == ("high", "nvidia")
+    assert toleration in pod["tolerations"]
+    assert "suspend" not in server.job(of(scheduling=scheduling), 1).manifest["spec"]
+
+
+def test_shared_memory_is_as_asked_else_the_limit_of_memory() -> None:
+    def size(**trainer: Any) -> str:
+        volumes = client.job(at(trainer={"files": {"train.py": ""}, **trainer}), 1).manifest["spec"]["template"][
+            "spec"
+        ]["volumes"]
+        return str(next(v for v in volumes if v["name"] == "shm")["emptyDir"]["sizeLimit"])
+
+    limits = {"limits": {"memory": "8Gi"}}
+    assert (size(), size(resources=limits), size(resources=limits, sharedMemory="2Gi")) == ("1Gi", "8Gi", "2Gi")
+
+
+def test_the_service_is_exposed_as_asked() -> None:
+    exposure = {"type": "LoadBalancer", "annotations": {"example.com/pool": "public"}}
+    made = server.service(of(server={"exposure": exposure}))
+    assert made["spec"]["type"] == "LoadBalancer"
+    assert made["metadata"]["annotations"]["example.com/pool"] == "public"
+
+
+def test_traffic_is_denied_but_for_what_the_job_needs() -> None:
+    policy = server.network_policy(of())["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert [rule["ports"] for rule in policy["ingress"]] == [[{"protocol": "TCP", "port": names.JOB_PORT}]]
+    mine = client.network_policy(at())["spec"]
+    assert mine["ingress"] == []
+    assert len(mine["egress"]) == 2
+
+
+def test_an_assignment_in_another_namespace_has_no_owner_there() -> None:
+    made = site_job.site_job(of(), "a", "hospital", TRUST, forgiven=0, suspend=True)
+    assert "ownerReferences" not in made["metadata"]
+    assert made["metadata"]["namespace"] == "hospital"
+    assert made["spec"]["job"]["namespace"] == "team-a"
+
+
+def test_a_manifest_is_the_same_whenever_it_is_made() -> None:
+    assert json.dumps(server.surroundings(of())) == json.dumps(server.surroundings(of()))
+
+
+dns = st.from_regex(r"\A[a-z]([-a-z0-9]{0,38}[a-z0-9])?\Z")
+
+
+@given(job=dns, site=st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z"), run=st.integers(1, 999))
+def test_every_name_fits_where_kubernetes_wants_63_characters(job: str, site: str, run: int) -> None:
+    made = names.site_job(job, UID, site)
+    for name in (names.base(job, UID), names.server_job(job, UID, run), made, names.client_job(made, run)):
+        assert len(name) <= 63
+        assert name[-1].isalnum()
+        assert name == name.lower()
+
+
+def test_two_jobs_of_one_name_have_children_of_different_names() -> None:
+    assert names.base("digits", UID) != names.base("digits", UID.replace("0a", "0b"))

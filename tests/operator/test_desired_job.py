@@ -1,0 +1,390 @@
+"""What becomes of a FederatedJob, told as stories: the user, the kubelet and the operator take turns."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fedjob_operator import names
+from fedjob_operator.names import CLIENT, SERVER
+from fedjob_operator.reasons import JOB_CONDITIONS
+
+COMPLETE = json.dumps({"reason": "RoundsCompleted", "message": ""})
+
+
+def up(world: Any, key: Any) -> None:
+    """The server runs, the sites train, a report has come."""
+    world.settle()
+    world.start_pods()
+    world.settle()
+    world.start_pods()
+    world.report(key)
+    world.settle()
+
+
+def test_every_condition_is_there_after_the_first_pass(world: Any) -> None:
+    key = world.submit()
+    world.one_pass(key)
+    assert [c["type"] for c in world.status(key)["conditions"]] == list(JOB_CONDITIONS)
+    assert world.status(key)["observedGeneration"] == 1
+
+
+def test_a_job_gets_a_server_first_and_clients_once_it_is_ready(world: Any) -> None:
+    key = world.submit()
+    world.settle()
+    assert len(world.jobs(SERVER)) == 1
+    assert world.jobs(CLIENT) == []
+    world.start_pods()
+    world.settle()
+    assert len(world.jobs(CLIENT)) == 2
+    assert world.condition(key, "ServerReady") == ("True", "Ready")
+    world.start_pods()
+    world.report(key)
+    world.settle()
+    assert world.condition(key, "QuorumReached") == ("True", "Reached")
+    assert world.condition(key, "Progressing") == ("True", "Training")
+    assert world.status(key)["state"] == "Training"
+    assert world.status(key)["siteSummary"]["text"] == "2/2"
+
+
+def test_the_bring_up_of_two_sites_takes_a_bounded_number_of_calls(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    assert len(world.writes) <= 40
+
+
+def test_nothing_is_written_when_nothing_changes(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    before = list(world.writes)
+    for _ in range(20):
+        world.now += timedelta(seconds=30)
+        world.settle()
+    assert world.writes == before
+
+
+def test_the_servers_verdict_completes_the_job_and_stays(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    world.end_pod(world.pods(SERVER)[0], 0, COMPLETE)
+    world.settle()
+    assert world.condition(key, "Complete") == ("True", "RoundsCompleted")
+    for job in world.jobs(SERVER):
+        world.remove((names.JOB.name, "team-a", job["metadata"]["name"]))
+    world.now += timedelta(days=2)
+    world.settle()
+    assert world.condition(key, "Complete") == ("True", "RoundsCompleted")
+    assert world.jobs(SERVER) == []
+
+
+def test_a_stop_condition_is_a_complete_job_that_says_why(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    world.end_pod(world.pods(SERVER)[0], 0, json.dumps({"reason": "accuracy is 0.9, at least 0.8", "message": ""}))
+    world.settle()
+    assert world.condition(key, "Complete") == ("True", "EarlyStopped")
+
+
+def test_a_server_that_dies_is_started_again_as_a_new_run(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    world.end_pod(world.pods(SERVER)[0], 137)
+    world.settle()
+    world.now += timedelta(seconds=1)
+    world.settle()
+    world.start_pods()
+    world.settle()
+    status = world.status(key)
+    assert (status["server"]["run"], status["server"]["restarts"], status["attempt"]) == (2, 1, 1)
+    assert "137" in status["server"]["lastTermination"]
+    assert len(world.live_servers()) == 1
+
+
+def test_a_dying_server_uses_up_its_budget_and_the_message_has_its_last_words(world: Any) -> None:
+    key = world.submit(failurePolicy={"serverRestarts": 2})
+    for _ in range(4):
+        world.settle()
+        world.start_pods()
+        for pod in world.pods(SERVER):
+            if pod["status"]["phase"] == "Running":
+                world.end_pod(pod, 70, "Traceback: out of luck")
+        world.now += timedelta(seconds=40)
+    world.settle()
+    assert world.condition(key, "Failed") == ("True", "RestartBudgetExhausted")
+    failed = next(c for c in world.status(key)["conditions"] if c["type"] == "Failed")
+    assert "out of luck" in failed["message"]
+    assert world.status(key)["server"]["run"] == 3
+
+
+def test_completed_rounds_refill_the_budget(world: Any) -> None:
+    key = world.submit(failurePolicy={"serverRestarts": 1})
+    for completed in range(4):
+        world.settle()
+        world.start_pods()
+        world.settle()
+        world.report(key, completed=completed)
+        world.end_pod(next(p for p in world.pods(SERVER) if p["status"]["phase"] == "Running"), 70)
+        world.settle()
+        world.now += timedelta(seconds=40)
+    world.settle()
+    assert world.status(key)["server"]["restarts"] == 4
+    assert world.condition(key, "Failed")[0] == "False"
+
+
+@pytest.mark.parametrize(("code", "disrupted"), [(137, True), (143, False)])
+def test_an_end_from_outside_does_not_count(world: Any, code: int, disrupted: bool) -> None:
+    key = world.submit(failurePolicy={"serverRestarts": 0})
+    up(world, key)
+    world.end_pod(world.pods(SERVER)[0], code, disrupted=disrupted)
+    world.settle()
+    assert world.status(key)["server"]["run"] == 2
+    assert world.condition(key, "Failed")[0] == "False"
+
+
+def test_no_new_run_while_a_pod_of_the_old_one_may_live(world: Any) -> None:
+    """A node that does not answer: its Job has failed, its pod is not known to have ended."""
+    key = world.submit()
+    up(world, key)
+    pod = world.pods(SERVER)[0]
+    world.end_pod(pod, 137)
+    lost = {"phase": "Running", "conditions": [{"type": "Ready", "status": "False", "reason": "NodeStatusUnknown"}]}
+    metadata = {**pod["metadata"], "deletionTimestamp": "2030-01-01T00:01:00Z"}
+    world.put(names.POD, "team-a", pod["metadata"]["name"], metadata=metadata, status=lost)
+    world.now += timedelta(minutes=10)
+    world.settle()
+    assert world.status(key)["server"]["run"] == 1
+    assert world.condition(key, "ServerReady") == ("False", "NodeLost")
+    world.remove((names.POD.name, "team-a", pod["metadata"]["name"]))
+    world.settle()
+    assert world.status(key)["server"]["run"] == 2
+
+
+def test_a_job_that_somebody_deletes_comes_back_once_its_pod_is_gone(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    world.remove((names.JOB.name, "team-a", world.jobs(SERVER)[0]["metadata"]["name"]))
+    world.settle()
+    assert world.jobs(SERVER) == []
+    world.orphans_die()
+    world.settle()
+    assert world.status(key)["server"]["run"] == 1
+    assert len(world.jobs(SERVER)) == 1
+
+
+def test_suspend_lets_the_round_end_then_takes_every_pod_and_resume_begins_a_new_attempt(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    world.edit(key, suspend=True)
+    world.settle()
+    assert world.condition(key, "Admitted") == ("False", "Suspending")
+    assert len(world.live_servers()) == 1
+    world.end_pod(world.pods(SERVER)[0], 143)
+    world.settle()
+    world.orphans_die()
+    assert world.condition(key, "Admitted") == ("False", "Suspended")
+    assert world.jobs(CLIENT) == []
+    world.now += timedelta(days=3)
+    world.edit(key, suspend=False)
+    world.settle()
+    world.start_pods()
+    world.settle()
+    status = world.status(key)
+    assert (status["attempt"], status["server"]["run"], status["server"]["restarts"]) == (2, 2, 0)
+    assert status["suspendedSeconds"] == 3 * 86_400
+    world.start_pods()
+    world.settle()
+    assert len(world.jobs(CLIENT)) == 2
+    assert all(job["metadata"]["labels"][names.RUN_LABEL] == "2" for job in world.jobs(CLIENT))
+
+
+def test_a_pause_that_is_called_off_before_the_server_has_stopped_is_no_new_attempt(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    world.edit(key, suspend=True)
+    world.settle()
+    world.edit(key, suspend=False)
+    world.settle()
+    assert (world.status(key)["attempt"], world.status(key)["server"]["run"]) == (1, 1)
+    world.end_pod(world.pods(SERVER)[0], 143)  # it had heard of the pause
+    world.settle()
+    assert (world.status(key)["attempt"], world.status(key)["server"]["run"]) == (1, 2)
+    assert world.condition(key, "Failed")[0] == "False"
+
+
+def test_a_round_that_does_not_end_is_cut_off(world: Any) -> None:
+    key = world.submit(workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
+    up(world, key)
+    world.edit(key, suspend=True)
+    world.settle()
+    world.now += timedelta(seconds=200)
+    world.settle()
+    assert world.jobs(SERVER) == []
+    assert world.condition(key, "Admitted") == ("False", "Suspended")
+
+
+def test_a_job_made_suspended_has_no_children_and_no_clock(world: Any) -> None:
+    key = world.submit(suspend=True)
+    world.settle()
+    assert world.jobs(SERVER) == []
+    world.now += timedelta(days=30)
+    world.edit(key, suspend=False)
+    world.settle()
+    status = world.status(key)
+    assert (status["attempt"], status["server"]["run"]) == (1, 1)
+    assert world.condition(key, "Failed")[0] == "False"
+
+
+def test_a_job_that_never_starts_fails_with_the_reason_why(world: Any) -> None:
+    key = world.submit(startDeadlineSeconds=60)
+    world.settle()
+    waiting = {
+        "name": "server",
+        "image": "nowhere/x",
+        "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}},
+    }
+    world.add_pod(world.jobs(SERVER)[0], {"phase": "Pending", "containerStatuses": [waiting]})
+    world.settle()
+    assert world.condition(key, "ServerReady") == ("False", "ImagePull")
+    world.now += timedelta(seconds=61)
+    world.settle()
+    assert world.condition(key, "Failed") == ("True", "StartDeadlineExceeded")
+    failed = next(c for c in world.status(key)["conditions"] if c["type"] == "Failed")
+    assert "no such image" in failed["message"]
+    assert world.jobs(SERVER) == []  # cleanPodPolicy: Running
+
+
+def test_the_active_deadline_stops_a_job_whose_server_cannot(world: Any) -> None:
+    key = world.submit(startDeadlineSeconds=60, activeDeadlineSeconds=600)
+    up(world, key)
+    world.now += timedelta(seconds=661)
+    world.settle()
+    assert world.condition(key, "Failed") == ("True", "DeadlineExceeded")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param({"sites": [{"name": "nowhere"}]}, "SiteNotFound", id="a site that is not registered"),
+        pytest.param(
+            {"model": {"initial": {"path": "model.safetensors"}}}, "Unsupported", id="a file of the user's machine"
+        ),
+        pytest.param(
+            {"workflow": {"type": "FedAvg", "rounds": 3, "quorum": 5}}, "Invalid", id="a quorum above the sites"
+        ),
+    ],
+)
+def test_a_job_that_cannot_run_says_why_and_has_no_children(world: Any, change: dict[str, Any], reason: str) -> None:
+    key = world.submit(**change)
+    world.settle()
+    assert world.condition(key, "Accepted") == ("False", reason)
+    assert world.jobs(SERVER) == []
+    assert not any(kind == names.SITE_JOB.name for kind, _, _ in world.objects)
+
+
+def test_an_approval_starts_a_waiting_job(world: Any) -> None:
+    world.add_site("b", approved=False)
+    key = world.submit()
+    world.settle()
+    assert world.condition(key, "Accepted") == ("False", "SiteNotApproved")
+    world.add_site("b")
+    world.settle()
+    assert world.condition(key, "Accepted") == ("True", "Accepted")
+    assert len(world.jobs(SERVER)) == 1
+
+
+def test_a_refusal_of_a_required_site_ends_the_job(world: Any) -> None:
+    key = world.submit(sites=[{"name": "a"}, {"name": "b", "required": True}])
+    world.put(names.SITE_POLICY, "team-a", "default", spec={"rules": []})
+    world.settle()
+    assert world.condition(key, "Failed") == ("True", "RequiredSiteFailed")
+
+
+def test_a_site_that_fails_for_good_degrades_the_job(world: Any) -> None:
+    key = world.submit(failurePolicy={"siteRestarts": 0})
+    up(world, key)
+    victim = next(p for p in world.pods(CLIENT) if p["metadata"]["labels"][names.SITE_LABEL] == "b")
+    world.end_pod(victim, 1, "ValueError: bad data")
+    world.settle()
+    assert world.condition(key, "Degraded") == ("True", "SiteFailed")
+    assert world.condition(key, "Failed")[0] == "False"
+    entry = next(site for site in world.status(key)["sites"] if site["name"] == "b")
+    assert "bad data" in entry["message"]
+
+
+@pytest.mark.parametrize("policy", ["Running", "All", "None"])
+@pytest.mark.parametrize("ending", ["complete", "deadline"])
+def test_the_clean_up_is_as_asked_on_every_way_to_the_end(world: Any, policy: str, ending: str) -> None:
+    key = world.submit(cleanPodPolicy=policy, startDeadlineSeconds=60, activeDeadlineSeconds=600)
+    up(world, key)
+    if ending == "complete":
+        world.end_pod(world.pods(SERVER)[0], 0, COMPLETE)
+    else:
+        world.now += timedelta(seconds=700)
+    world.settle()
+    world.now += timedelta(seconds=120)
+    world.settle()
+    finished_server = ending == "complete"
+    assert len(world.jobs(SERVER)) == {"Running": finished_server, "All": 0, "None": 1}[policy]
+    assert len(world.jobs(CLIENT)) == {"Running": 0, "All": 0, "None": 2}[policy]
+
+
+def test_a_finished_job_is_deleted_after_its_time(world: Any) -> None:
+    key = world.submit(ttlSecondsAfterFinished=100)
+    up(world, key)
+    world.end_pod(world.pods(SERVER)[0], 0, COMPLETE)
+    world.settle()
+    world.now += timedelta(seconds=99)
+    world.settle()
+    assert world.status(key)
+    world.now += timedelta(seconds=2)
+    world.settle()
+    assert (names.FEDERATED_JOB.name, "team-a", "digits") not in world.objects
+
+
+def test_a_site_taken_out_of_the_job_loses_its_assignment(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    world.edit(key, sites=[{"name": "a"}])
+    world.settle()
+    assert [job["metadata"]["labels"][names.SITE_LABEL] for job in world.jobs(CLIENT)] == ["a"]
+
+
+def test_a_removed_child_is_made_again_and_a_changed_one_is_mended(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    services = [place for place in world.objects if place[0] == names.SERVICE.name]
+    world.remove(services[0])
+    raw = world.objects[next(place for place in world.objects if place[0] == names.NETWORK_POLICY.name)]
+    raw = {**raw, "metadata": {**raw["metadata"], "resourceVersion": str(world.version + 1)}, "spec": {}}
+    world.store.replace(names.NETWORK_POLICY.name, [raw], world.version + 1)
+    world.writes.clear()
+    world.settle()
+    assert world.writes.count("apply Service") == 1
+    assert world.writes.count("apply NetworkPolicy") >= 1
+
+
+def test_certificates_are_renewed_at_two_thirds_of_their_life(world: Any) -> None:
+    key = world.submit(startDeadlineSeconds=10_000_000, activeDeadlineSeconds=10_000_000)
+    up(world, key)
+    world.writes.clear()
+    world.now += timedelta(days=7 * 0.5)
+    world.settle()
+    assert "issue" not in world.writes
+    world.now += timedelta(days=7 * 0.3)
+    world.settle()
+    assert world.writes.count("issue") == 3  # the server's and two sites'
+    assert world.condition(key, "CertificatesReady") == ("True", "Issued")
+
+
+def test_a_deleted_job_is_left_to_the_garbage_collector(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    raw = world.objects[(names.FEDERATED_JOB.name, "team-a", "digits")]
+    metadata = {**raw["metadata"], "deletionTimestamp": "2030-01-01T00:01:00Z"}
+    world.put(names.FEDERATED_JOB, "team-a", "digits", metadata=metadata)
+    world.writes.clear()
+    world.one_pass(key)
+    assert world.writes == []

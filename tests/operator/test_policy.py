@@ -1,0 +1,135 @@
+"""The site's word: rows of policy and assignment, and the law that a floor only takes away."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedjob_operator.desired.policy import assignment_digest, judge
+from fedjob_operator.desired.quantity import number
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+SPEC = {
+    "trustDomain": "hub.example",
+    "job": {"name": "digits", "namespace": "team-a", "uid": "u", "attempt": 1},
+    "site": "a",
+    "suspend": True,
+    "workflow": {"type": "FedAvg", "rounds": 10},
+    "trainer": {
+        "image": "reg.example:5000/team/digits:1", "files": {"train.py": "x"}, "env": [{"name": "LR", "value": "1"}],
+        "resources": {"limits": {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "1"}}, "nodes": 2,
+    },
+    "restarts": {"allowed": 3, "forgiven": 0},
+    "data": "xrays",
+}  # fmt: skip
+RULE = {
+    "name": "trial", "images": [{"repository": "reg.example:5000/team/*"}], "inlineCode": "Allow", "env": ["LR"],
+    "approval": "Automatic",
+}  # fmt: skip
+POLICY = {"spec": {"rules": [RULE], "data": [{"name": "xrays", "claim": "xrays-2030"}]}}
+
+
+def changed(base: Any, path: str, value: Any) -> Any:
+    """A copy with one value changed; None removes it."""
+    found = copy.deepcopy(base)
+    *parents, last = path.split(".")
+    at = found
+    for step in parents:
+        at = at[int(step)] if isinstance(at, list) else at[step]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    return found
+
+
+def test_a_rule_that_fits_accepts_and_gives_the_volume() -> None:
+    state, data = judge(POLICY, {"spec": SPEC}, NOW)
+    assert (state.status, state.reason) == ("True", "Accepted")
+    assert data == {"name": "xrays", "claim": "xrays-2030"}
+
+
+def test_no_policy_no_run() -> None:
+    assert judge(None, {"spec": SPEC}, NOW)[0].reason == "NoPolicy"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        pytest.param("spec.rules.0.images", [{"repository": "other/*"}], "image", id="an image of another repository"),
+        pytest.param(
+            "spec.rules.0.images",
+            [{"repository": "*", "digests": ["sha256:1"]}],
+            "image",
+            id="a tag where a digest is asked",
+        ),
+        pytest.param("spec.rules.0.inlineCode", "Deny", "trainer.files", id="code inside the job"),
+        pytest.param("spec.rules.0.env", [], "LR", id="a variable that is not allowed"),
+        pytest.param("spec.rules.0.from", {"namespaces": ["team-b"]}, "namespace team-a", id="another team"),
+        pytest.param("spec.rules.0.from", {"hubs": ["other.example"]}, "hub", id="another hub"),
+        pytest.param("spec.rules.0.workflows", ["Cyclic"], "workflow FedAvg", id="a workflow that is not allowed"),
+        pytest.param("spec.rules.0.validUntil", "2029-12-31T00:00:00Z", "ended", id="a rule that has ended"),
+        pytest.param(
+            "spec.floor", {"pod": {"maxPerJob": {"memory": "7Gi"}}}, "memory 4Gi on 2 nodes", id="too much memory"
+        ),
+        pytest.param("spec.floor", {"exchange": {"maxRounds": 9}}, "10 rounds", id="too many rounds"),
+    ],
+)
+def test_a_refusal_names_what_is_wrong(path: str, value: Any, says: str) -> None:
+    state, _ = judge(changed(POLICY, path, value), {"spec": SPEC}, NOW)
+    assert (state.status, state.reason) == ("False", "Refused")
+    assert says in state.message
+
+
+def test_data_without_a_volume_is_a_reason_of_its_own() -> None:
+    assert judge(changed(POLICY, "spec.data", []), {"spec": SPEC}, NOW)[0].reason == "DataNotFound"
+
+
+def test_a_person_decides_on_this_assignment_and_on_no_other() -> None:
+    manual = changed(POLICY, "spec.rules.0.approval", "Manual")
+    state, _ = judge(manual, {"spec": SPEC}, NOW)
+    assert (state.status, state.reason) == ("Unknown", "NeedsApproval")
+    digest = assignment_digest({"spec": SPEC})
+    assert digest in state.message
+    approved = {**SPEC, "approval": {"decision": "Approved", "digest": digest}}
+    assert judge(manual, {"spec": approved}, NOW)[0].status == "True"
+    assert judge(manual, {"spec": {**approved, "suspend": False}}, NOW)[0].status == "True"
+    denied = {**SPEC, "approval": {"decision": "Denied", "digest": digest}}
+    assert judge(manual, {"spec": denied}, NOW)[0].reason == "Denied"
+    other = changed(approved, "trainer.image", "reg.example:5000/team/other:1")
+    assert judge(manual, {"spec": other}, NOW)[0].reason == "NeedsApproval"
+
+
+floors = st.fixed_dictionaries(
+    {},
+    optional={
+        "pod": st.fixed_dictionaries({"maxPerJob": st.dictionaries(st.sampled_from(["cpu", "memory", "nvidia.com/gpu"]), st.sampled_from(["1", "2", "8", "100Gi"]))}),
+        "exchange": st.fixed_dictionaries({"maxRounds": st.integers(1, 20)}),
+    },
+)  # fmt: skip
+
+
+@given(floor=floors)
+def test_a_floor_never_turns_a_refusal_into_a_yes(floor: dict[str, Any]) -> None:
+    strict = changed(POLICY, "spec.rules.0.env", [])
+    assert judge(changed(strict, "spec.floor", floor), {"spec": SPEC}, NOW)[0].status == "False"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("500m", "0.5"), ("2", "2"), ("2Gi", "2147483648"), ("1.5k", "1500"), ("3e2", "300")]
+)
+def test_quantities(text: str, value: str) -> None:
+    assert number(text) == Decimal(value)
+
+
+@pytest.mark.parametrize("text", ["", "Gi", "2Xi", "two"])
+def test_what_is_no_quantity_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="quantity"):
+        number(text)

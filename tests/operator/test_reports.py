@@ -1,0 +1,52 @@
+"""From a server's report to the status: what is allowed there, and what is news."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from fedjob.api import JobStatus
+from fedjob.records import JobRef, Progress, SiteStatus, Status
+from fedjob_operator.hub.reports import is_news, manifest
+
+JOB = {"metadata": {"namespace": "n", "name": "digits", "uid": "u", "resourceVersion": "7"}, "spec": {}}
+REPORT = Status(
+    job=JobRef("digits", "u", 2),
+    state="Running",
+    progress=Progress(3, 3, 10, last_round_seconds=1.5, eta_seconds=60.4),
+    metrics={"loss": float("nan"), "accuracy": 0.25},
+    sites=(SiteStatus("a", state="Training", examples=12.0), SiteStatus("b", message="x" * 5000)),
+)
+
+
+def after(report: Status) -> dict[str, Any]:
+    return {**JOB, "status": manifest(JOB, report)["status"]}
+
+
+def test_a_report_is_what_the_model_of_the_status_allows() -> None:
+    for report in (
+        REPORT,
+        Status(job=JobRef("digits", "u")),
+        replace(REPORT, reason="loss is 0.1, at most 0.2", state="Complete"),
+    ):
+        told = manifest(JOB, report)
+        status = JobStatus.model_validate_json(json.dumps(told["status"]))
+        assert status.progress is not None
+        assert told["metadata"]["resourceVersion"] == "7"
+
+
+def test_the_same_report_again_is_no_news_and_neither_is_a_new_estimate() -> None:
+    assert is_news(JOB, manifest(JOB, REPORT))
+    assert not is_news(after(REPORT), manifest(JOB, REPORT))
+    later = replace(REPORT, progress=replace(REPORT.progress, eta_seconds=55.0), updated_at=99.0)
+    assert not is_news(after(REPORT), manifest(JOB, later))
+
+
+def test_a_round_a_site_or_a_metric_is_news() -> None:
+    for changed in (
+        replace(REPORT, progress=replace(REPORT.progress, completed_rounds=4)),
+        replace(REPORT, sites=(replace(REPORT.sites[0], state="Answered"), REPORT.sites[1])),
+        replace(REPORT, metrics={"accuracy": 0.5}),
+    ):
+        assert is_news(after(REPORT), manifest(JOB, changed))

@@ -1,0 +1,181 @@
+"""The queue: one pass at a time for a key, one place for each key, failures slowed down. The clock is ours."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedjob_operator.workqueue import WorkQueue
+
+
+@dataclass
+class _Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class _Seen:
+    adds: int = 0
+    retries: int = 0
+    waits: list[float] = field(default_factory=list)
+
+    def added(self) -> None:
+        self.adds += 1
+
+    def retried(self) -> None:
+        self.retries += 1
+
+    def waited(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+def queue_of(clock: _Clock, seen: _Seen | None = None) -> WorkQueue[str]:
+    return WorkQueue(clock, lambda: 1.0, seen or _Seen())
+
+
+async def taken(queue: WorkQueue[str]) -> list[str]:
+    """Every key that is due now."""
+    found = []
+    while True:
+        task = asyncio.ensure_future(queue.take())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return found
+        found.append(task.result())
+
+
+def test_a_key_added_twice_is_worked_on_once() -> None:
+    async def story() -> None:
+        queue = queue_of(_Clock())
+        for key in ("a", "b", "a"):
+            queue.add(key)
+        assert await taken(queue) == ["a", "b"]
+
+    asyncio.run(story())
+
+
+def test_a_key_added_while_in_hand_is_worked_on_once_more_afterwards_and_never_beside() -> None:
+    async def story() -> None:
+        queue = queue_of(_Clock())
+        queue.add("a")
+        assert await taken(queue) == ["a"]
+        queue.add("a")
+        queue.add("a")
+        assert await taken(queue) == []
+        queue.done("a")
+        assert await taken(queue) == ["a"]
+        queue.done("a")
+        assert await taken(queue) == []
+
+    asyncio.run(story())
+
+
+def test_failures_double_the_delay_and_an_event_does_not_cut_it_short() -> None:
+    async def story() -> None:
+        clock, seen = _Clock(), _Seen()
+        queue = queue_of(clock, seen)
+        queue.add("a")
+        for delay in (1.0, 2.0, 4.0, 8.0):
+            assert await taken(queue) == ["a"]
+            assert queue.failed("a") == delay
+            queue.add("a")
+            assert await taken(queue) == []
+            clock.now += delay
+        assert await taken(queue) == ["a"]
+        queue.done("a")
+        assert queue.failures("a") == 0
+        assert seen.retries == 4
+
+    asyncio.run(story())
+
+
+def test_the_delay_asked_for_by_the_api_server_is_kept() -> None:
+    async def story() -> None:
+        queue = queue_of(_Clock())
+        queue.add("a")
+        await taken(queue)
+        assert queue.failed("a", at_least=30.0) == 30.0
+
+    asyncio.run(story())
+
+
+def test_the_earliest_of_several_delays_counts_and_counts_once() -> None:
+    async def story() -> None:
+        clock = _Clock()
+        queue = queue_of(clock)
+        queue.add_after("a", 10.0)
+        queue.add_after("a", 5.0)
+        queue.add_after("a", 20.0)
+        clock.now = 5.0
+        assert await taken(queue) == ["a"]
+        queue.done("a")
+        clock.now = 50.0
+        assert await taken(queue) == []
+
+    asyncio.run(story())
+
+
+def test_a_delay_wakes_a_sleeping_worker() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[str] = WorkQueue(loop.time, lambda: 1.0, _Seen())
+        worker = asyncio.ensure_future(queue.take())
+        await asyncio.sleep(0)
+        queue.add_after("a", 0.01)
+        assert await asyncio.wait_for(worker, 10.0) == "a"
+
+    asyncio.run(story())
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["add", "later", "take", "done", "fail", "time", "forget"]), st.sampled_from("abc"))
+)
+
+
+@given(steps=steps)
+def test_no_key_is_in_two_hands_and_none_is_lost(steps: list[tuple[str, str]]) -> None:
+    async def story() -> None:
+        clock = _Clock()
+        queue = queue_of(clock)
+        held: set[str] = set()
+        owed: set[str] = set()  # added, and not taken since
+        for what, key in steps:
+            if what == "add":
+                queue.add(key)
+                owed.add(key)
+            elif what == "later":
+                queue.add_after(key, 3.0)
+                owed.add(key)
+            elif what == "take":
+                for found in await taken(queue):
+                    assert found not in held
+                    held.add(found)
+                    owed.discard(found)
+            elif what == "done" and key in held:
+                held.discard(key)
+                queue.done(key)
+            elif what == "fail" and key in held:
+                held.discard(key)
+                queue.failed(key)
+                owed.add(key)
+            elif what == "forget" and key in held:
+                queue.forget(key)
+            elif what == "time":
+                clock.now += 2.0
+        for key in list(held):
+            queue.done(key)
+        clock.now += 1000.0
+        found = set(await taken(queue))
+        forgotten = {key for what, key in steps if what == "forget"}
+        assert owed - forgotten <= found | held
+
+    asyncio.run(story())
