@@ -426,8 +426,9 @@ class Session:
     def admit(self, upload: Upload) -> None:
         """Let an upload begin. Raises OSError (ENOSPC) while the disk has no room for it; see `disk`."""
         with self._changed:
-            reserve = sum(part.size for part in upload.opened.parts.values())
-            disk.claim(self._folder, self.spares, (s.unwritten() for s in self._spools.values()), reserve)
+            if upload.spool.unwritten():  # else the disk has given it room already
+                reserve = sum(tree.layout.size for tree in upload.opened.masters.values())
+                disk.claim(self._folder, self.spares, (s.unwritten() for s in self._spools.values()), reserve)
             self.conditions.has_room(upload.site)
 
     def refused_by_disk(self, name: str, error: OSError) -> None:

@@ -1,0 +1,237 @@
+"""The clients of a SiteJob: the script's pods at one site and what stands around them.  PURE"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedjob.config import CONFIG_VARIABLE, DATA_VARIABLE, SiteConfig
+from fedjob.model import ParamsType
+
+from .. import names
+from ..observed import Raw
+from ..plan import Create, Issue, Manifest
+from ..settings import Settings
+from . import code
+from .meta import (
+    MALLOC,
+    Owner,
+    child,
+    container_security,
+    environment,
+    labels,
+    mount,
+    node_loss_tolerations,
+    pod_security,
+)
+from .server import dns, tcp
+
+_GRACE_SECONDS = 30
+_SHARED_MEMORY = "1Gi"  # /dev/shm, if the job limits no memory: PyTorch's data loaders pass batches through it
+
+
+@dataclass(frozen=True)
+class At:
+    """A SiteJob as the builders see it. data: the policy's entry for the data that the job names, None if it names none."""
+
+    site_job: Raw
+    settings: Settings
+    data: Raw | None = None
+
+    @property
+    def spec(self) -> Raw:
+        """The assignment."""
+        found: Raw = self.site_job["spec"]
+        return found
+
+    @property
+    def name(self) -> str:
+        """Name of the SiteJob, and of its ConfigMap, Secret and policies."""
+        return str(self.site_job["metadata"]["name"])
+
+    @property
+    def owner(self) -> Owner:
+        """The SiteJob."""
+        metadata = self.site_job["metadata"]
+        return Owner(names.SITE_JOB, metadata["namespace"], metadata["name"], metadata["uid"])
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of everything of this SiteJob."""
+        job = self.spec["job"]
+        return labels(job["name"], job["uid"], names.CLIENT, **{names.SITE_LABEL: self.spec["site"]})
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """Labels by which its pods are found."""
+        job = self.spec["job"]
+        return {names.UID_LABEL: job["uid"], names.ROLE_LABEL: names.CLIENT, names.SITE_LABEL: self.spec["site"]}
+
+    @property
+    def nodes(self) -> int:
+        """Pods that train together."""
+        return int(self.spec["trainer"]["nodes"])
+
+
+def surroundings(at: At) -> list[Manifest]:
+    """Everything but the Job and the Secret."""
+    found = [config_map(at), network_policy(at)]
+    return [*found, service(at)] if at.nodes > 1 else found
+
+
+def config_map(at: At) -> Manifest:
+    """What a client process reads when it starts, and the script's files."""
+    spec = at.spec
+    config = SiteConfig(
+        job=spec["job"]["name"],
+        uid=spec["job"]["uid"],
+        attempt=spec["job"]["attempt"],
+        trust_domain=spec["trustDomain"],
+        site=spec["site"],
+        sites=tuple(spec["sites"]),
+        workflow=spec["workflow"],
+        params_type=ParamsType.DIFF if spec["exchange"]["params"] == "Diff" else ParamsType.FULL,
+        include=tuple(spec["exchange"].get("include") or ()),
+        wire_dtype=spec["exchange"]["dtype"],
+        server=spec["server"]["address"],
+        server_name=spec["server"]["name"],
+        tls=Path(names.TLS_FOLDER),
+        work=Path(names.STATE_FOLDER),
+        server_lost_seconds=spec["serverLostSeconds"],
+    )
+    data = {names.CONFIG_FILE: config.model_dump_json(by_alias=True), **code.data(spec["trainer"].get("files") or {})}
+    return child(names.CONFIG_MAP, at.name, at.owner, at.labels, data=data)
+
+
+def certificate(at: At) -> Issue:
+    """The Secret with the site's key and certificate for this job."""
+    manifest = child(names.SECRET, at.name, at.owner, at.labels, type="kubernetes.io/tls")
+    return Issue(manifest, at.spec["job"]["uid"], at.spec["site"], (), at.settings.certificate_life)
+
+
+def service(at: At) -> Manifest:
+    """Names for the nodes of one site, so that they find each other before they are ready."""
+    port = {"name": "rendezvous", "port": names.RENDEZVOUS_PORT, "protocol": "TCP"}
+    spec = {"clusterIP": "None", "selector": at.selector, "ports": [port], "publishNotReadyAddresses": True}
+    return child(names.SERVICE, at.name, at.owner, at.labels, spec=spec)
+
+
+def network_policy(at: At) -> Manifest:
+    """In: nobody, or the other nodes of the site. Out: names, the job's server, the other nodes."""
+    server = {"matchLabels": {names.UID_LABEL: at.spec["job"]["uid"], names.ROLE_LABEL: names.SERVER}}
+    place = {"matchLabels": {"kubernetes.io/metadata.name": at.spec["job"]["namespace"]}}
+    fellows = {"podSelector": {"matchLabels": at.selector}}
+    spec: dict[str, Any] = {
+        "podSelector": {"matchLabels": at.selector},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": [fellows]}] if at.nodes > 1 else [],
+        "egress": [
+            dns(),
+            {"to": [{"namespaceSelector": place, "podSelector": server}], "ports": [tcp(names.JOB_PORT)]},
+            *([{"to": [fellows]}] if at.nodes > 1 else []),
+        ],
+    }
+    return child(names.NETWORK_POLICY, at.name, at.owner, at.labels, spec=spec)
+
+
+def job(at: At, run: int) -> Create:
+    """Run number `run` of the site's script, to be made only while no pod of another run is alive."""
+    scheduling = at.spec.get("scheduling") or {}
+    tags = {**at.labels, names.RUN_LABEL: str(run)}
+    name = names.client_job(at.name, run)
+    spec: dict[str, Any] = {
+        "backoffLimit": 0,
+        "completions": at.nodes,
+        "parallelism": at.nodes,
+        "completionMode": "Indexed" if at.nodes > 1 else "NonIndexed",
+        "podReplacementPolicy": "Failed",
+        "template": {"metadata": {"labels": tags}, "spec": _pod(at, name)},
+    }
+    if queue := scheduling.get("queueName"):
+        tags = {**tags, names.QUEUE_LABEL: queue}
+        spec["suspend"] = True  # until the queue admits it
+    return Create(child(names.JOB, name, at.owner, tags, spec=spec), alone=at.selector)
+
+
+def _pod(at: At, job_name: str) -> dict[str, Any]:
+    trainer = at.spec["trainer"]
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "securityContext": pod_security(),
+        "tolerations": [*node_loss_tolerations(at.settings.node_lost_seconds), *_accelerators(trainer)],
+        "containers": [_container(at, job_name)],
+        "volumes": _volumes(at),
+    }
+    if at.nodes > 1:
+        pod["subdomain"] = at.name
+    scheduling = at.spec.get("scheduling") or {}
+    pod["tolerations"] += scheduling.get("tolerations") or ()
+    return pod | {key: scheduling[key] for key in ("priorityClassName", "runtimeClassName") if key in scheduling}
+
+
+def _accelerators(trainer: Raw) -> list[dict[str, Any]]:
+    """Nodes with accelerators are commonly tainted with the resource's own name."""
+    limits = (trainer.get("resources") or {}).get("limits") or {}
+    return [{"key": name, "operator": "Exists", "effect": "NoSchedule"} for name in sorted(limits) if "/" in name]
+
+
+def _volumes(at: At) -> list[dict[str, Any]]:
+    trainer = at.spec["trainer"]
+    limit = ((trainer.get("resources") or {}).get("limits") or {}).get("memory")
+    memory = trainer.get("sharedMemory") or limit or _SHARED_MEMORY
+    items = [{"key": names.CONFIG_FILE, "path": names.CONFIG_FILE}]
+    volumes: list[dict[str, Any]] = [
+        {"name": "config", "configMap": {"name": at.name, "items": items}},
+        {"name": "tls", "secret": {"secretName": at.name, "defaultMode": 0o440}},
+        {"name": "state", "emptyDir": {}},
+        {"name": "scratch", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": memory}},
+    ]
+    if trainer.get("files"):
+        volumes.append(code.volume(trainer["files"], at.name))
+    if at.data is not None:
+        claim = {"claimName": at.data["claim"], "readOnly": at.data.get("readOnly", True)}
+        volumes.append({"name": "data", "persistentVolumeClaim": claim})
+    return volumes
+
+
+def _container(at: At, job_name: str) -> dict[str, Any]:
+    trainer = at.spec["trainer"]
+    mounts = [
+        mount("config", names.CONFIG_FOLDER),
+        mount("tls", names.TLS_FOLDER),
+        mount("state", names.STATE_FOLDER, read_only=False),
+        mount("scratch", names.SCRATCH_FOLDER, read_only=False),
+        mount("shm", "/dev/shm", read_only=False),
+    ]
+    variables = {
+        **MALLOC,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": names.SCRATCH_FOLDER,
+        **{variable["name"]: variable["value"] for variable in trainer.get("env") or ()},
+        CONFIG_VARIABLE: f"{names.CONFIG_FOLDER}/{names.CONFIG_FILE}",
+    }
+    rendezvous = f"{job_name}-0.{at.name}"
+    container: dict[str, Any] = {
+        "name": names.CLIENT,
+        "image": trainer["image"],
+        "command": code.command(trainer["command"], trainer["processesPerNode"], at.nodes, rendezvous),
+        "resources": trainer.get("resources") or {},
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    if trainer.get("files"):
+        mounts.append(mount(code.VOLUME, names.CODE_FOLDER))
+        container["workingDir"] = names.CODE_FOLDER
+    if at.data is not None:
+        mounts.append(mount("data", names.DATA_FOLDER, read_only=at.data.get("readOnly", True),
+                            sub_path=at.data.get("subPath", "")))  # fmt: skip
+        variables[DATA_VARIABLE] = names.DATA_FOLDER
+    container["env"] = environment(variables)
+    return container
