@@ -168,5 +168,5 @@ def _load(path: Path, kind: type[Any]) -> tuple[Any, float]:
         return kind(**manifest["plain"], **trees), float(manifest["runningSeconds"])
     except OSError as e:
         raise StateError(f"{path}: {e.strerror}") from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise StateError(f"{path}: not a checkpoint of {kind.__module__}: {e!r}") from e

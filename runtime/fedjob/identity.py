@@ -338,7 +338,7 @@ def _identity_problems(certificate: x509.Certificate, expect: Identity | None) -
 def _uris(certificate: x509.Certificate) -> list[str]:
     try:
         san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return []
     return san.get_values_for_type(x509.UniformResourceIdentifier)
 
@@ -346,7 +346,7 @@ def _uris(certificate: x509.Certificate) -> list[str]:
 def _usages(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
     try:
         return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return []
 
 

@@ -306,7 +306,7 @@ def _remember(run: Run, resume: bool) -> None:
             saved = json.loads(path.read_text())
             run.uid, run.attempt = saved["uid"], saved["attempt"] + 1
             _remove_keys(Path(saved.get("keys", "")))
-        except (OSError, ValueError, KeyError) as e:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise ConfigError(f"{path}: this run cannot be resumed: {e!r}") from e
     else:
         run.uid = uuid.uuid4().hex

@@ -30,6 +30,8 @@ def rate_text(bytes_per_second: float) -> str:
 
 def seconds_text(seconds: float) -> str:
     """A duration: "85 ms", "2.1 s", "14 s", "2 min 05 s", "1 h 05 min", "3 d 04 h"."""
+    if not math.isfinite(seconds):
+        return metric_text(seconds)
     if seconds < 0.0995:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 9.95:
@@ -55,6 +57,8 @@ def metric_text(value: float) -> str:
 
 def count_text(value: float) -> str:
     """A number of examples: whole numbers with thousands separators, "12,400"."""
+    if not math.isfinite(value):
+        return metric_text(value)
     return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
 
 

@@ -278,7 +278,7 @@ def _dumps(record: object) -> str:
 def _parse(kind: type[Record], text: str | bytes, where: str) -> Record:
     try:
         return from_json(kind, json.loads(text))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:  # brackets without end
         raise ValueError(f"{where}: {exc}") from exc
 
 
@@ -309,7 +309,7 @@ def _mend_tail(path: Path, descriptor: int) -> None:
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -354,5 +354,5 @@ def _decode(annotation: Any, value: Any, where: str) -> Any:
         if origin is Literal:  # a state that this version does not know is still worth showing
             return str(value)
         return annotation(value)
-    except (TypeError, AttributeError) as exc:
+    except (TypeError, AttributeError, OverflowError) as exc:  # infinity as a whole number, 400 digits as a float
         raise ValueError(f"{where}: {value!r} does not fit") from exc
