@@ -73,7 +73,8 @@ READERS: dict[str, tuple[Callable[[Path], object], type[Exception], Any]] = {
 def read_or_refuse(name: str, path: Path, data: bytes) -> None:
     read, error, _ = READERS[name]
     path.write_bytes(data)
-    with allocating_at_most(CONSTANT + MULTIPLE * len(data)), contextlib.suppress(error):
+    multiple = PYDANTIC if "configuration" in name else MULTIPLE
+    with allocating_at_most(CONSTANT + multiple * len(data)), contextlib.suppress(error):
         read(path)
 
 
