@@ -25,7 +25,7 @@ from fedjob.records import LoggedValue, RoundRecord, Status, append, read_histor
 from fuzz.bounds import allocating_at_most
 from fuzz.hostile import BOMBS, JSON, altered
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))  # many more in a long run
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))  # a long run: FUZZ_EXAMPLES=2000 pytest tests/fuzz
 MULTIPLE, CONSTANT = 48, 1 << 20  # bytes of Python's objects for each byte of a file, and besides
 PYDANTIC = 512  # measured 390: its error keeps what it was given; only fedjob itself writes these files
 RECORD = to_json(RoundRecord(3, contributors=("a",), metrics={"m": 1.0}))
