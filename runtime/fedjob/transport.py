@@ -26,7 +26,7 @@ import grpc.aio  # noqa: E402
 
 from . import frames  # noqa: E402
 from . import wire_pb2 as wire  # noqa: E402
-from .chunks import CHUNK_BYTES, Range  # noqa: E402
+from .chunks import CHUNK_BYTES, WINDOW_CHUNKS, Range  # noqa: E402
 from .errors import TransportError  # noqa: E402
 from .frames import Piece  # noqa: E402
 from .identity import Credentials  # noqa: E402
@@ -51,11 +51,12 @@ _SERVER_OPTIONS = [
 ]
 _CLIENT_OPTIONS = [
     *_ALIVE,
+    # A download's window: what a cut can cost. gRPC's own estimate of the line would let it grow without a bound of ours.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", (WINDOW_CHUNKS - 6) * CHUNK_BYTES),  # and what the server has read ahead
     ("grpc.initial_reconnect_backoff_ms", 100),
-    (
-        "grpc.min_reconnect_backoff_ms",
-        10_000,
-    ),  # in fact how long one attempt may take: TCP, TLS and settings, some round trips
+    # In fact how long one attempt may take: TCP, TLS and settings, some round trips.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 
