@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,11 +53,13 @@ class Reconciler:
     settings: Settings
     metrics: Metrics
     authority: Callable[[], pki.Authority]
+    _advanced: set[Key] = field(default_factory=set)  # keys whose present pass has changed something
 
     async def one_pass(self, key: Key) -> None:
         """Bring what `key` names a step nearer to what it should be, and say when to look again."""
         began = time.monotonic()
         result = "error"
+        self._advanced.discard(key)
         try:
             again = await self._pass(key)
             self.queue.done(key, again)
@@ -124,6 +126,7 @@ class Reconciler:
             raise Outdated
         for issue in plan.issue:
             await self._issue(issue)
+            self._advanced.add(key)
         known = {(child.kind, child.name) for child in seen.children}
         for manifest in plan.apply:
             await self._apply(key, raw, manifest, known=(manifest["kind"], manifest["metadata"]["name"]) in known)
@@ -152,6 +155,7 @@ class Reconciler:
             raise
         self.metrics.status_writes.labels(key.controller, "written").inc()
         self._wrote(raw["kind"], written)
+        self._advanced.add(key)
         return True
 
     def _wrote(self, kind: str, raw: Raw) -> None:
@@ -175,6 +179,7 @@ class Reconciler:
                 raise
             written = await self.cluster.apply(manifest)
         self._wrote(manifest["kind"], written)
+        self._advanced.add(key)
 
     async def _create(self, key: Key, raw: Raw, create: Create) -> None:
         if create.alone is not None:
@@ -186,6 +191,7 @@ class Reconciler:
                 raise
             return  # an earlier try made it
         self._wrote(create.manifest["kind"], made)
+        self._advanced.add(key)
         log.info("created", extra={"key": str(key), "object": create.manifest["metadata"]["name"]})
 
     async def _check_alone(self, key: Key, labels: Any) -> None:
@@ -245,7 +251,7 @@ class Reconciler:
         if error.refused:
             least = max(least, _REFUSED_SECONDS)
             await self._complain(key, str(error))
-        self.queue.failed(key, at_least=least)
+        self.queue.failed(key, at_least=least, advanced=key in self._advanced)
 
     async def _complain(self, key: Key, why: str) -> None:
         if self.store.trouble.get(key) == why:

@@ -125,9 +125,12 @@ class WorkQueue(Generic[K]):
         if again_after is not None:
             self.add_after(key, again_after)
 
-    def failed(self, key: K, at_least: float = 0.0) -> float:
-        """The pass over `key` failed: it comes back after a delay of at least `at_least` seconds, which is returned."""
-        count = self._failures.get(key, 0)
+    def failed(self, key: K, at_least: float = 0.0, *, advanced: bool = False) -> float:
+        """The pass over `key` failed: it comes back after a delay of at least `at_least` seconds, which is returned.
+
+        advanced: it got something done before it failed, so the delays begin from the shortest again.
+        """
+        count = 0 if advanced else self._failures.get(key, 0)
         self._failures[key] = count + 1
         delay = max(min(self.first * 2.0**count, self.longest) * self.jitter(), at_least, 1.0)
         self._again.discard(key)  # the next pass sees everything anyway

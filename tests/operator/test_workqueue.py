@@ -98,6 +98,19 @@ def test_failures_double_the_delay_and_an_event_does_not_cut_it_short() -> None:
     asyncio.run(story())
 
 
+def test_a_pass_that_got_something_done_before_it_failed_waits_a_second_only() -> None:
+    async def story() -> None:
+        clock = _Clock()
+        queue = queue_of(clock)
+        queue.add("a")
+        for advanced, delay in ((False, 1.0), (False, 2.0), (True, 1.0), (False, 2.0)):
+            assert await taken(queue) == ["a"]
+            assert queue.failed("a", advanced=advanced) == delay
+            clock.now += delay
+
+    asyncio.run(story())
+
+
 def test_the_delay_asked_for_by_the_api_server_is_kept() -> None:
     async def story() -> None:
         queue = queue_of(_Clock())
