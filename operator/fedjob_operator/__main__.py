@@ -187,18 +187,20 @@ class Replica:
         self.metrics.queue_oldest.set(self.queue.oldest_seconds())
 
     async def _find_authority(self) -> pki.Authority:
-        """The authority in its Secret; made by whichever replica is first."""
+        """The authority in its Secret; made by whichever replica is first. Raises ApiError if rights are missing."""
         namespace = self.settings.namespace
         while True:
-            raw = await self.free.get(names.SECRET, namespace, pki.SECRET_NAME)
-            if raw is not None:
-                return pki.from_secret(raw, self.settings.trust_domain)
-            made = pki.create(self.settings.trust_domain, datetime.now(UTC), self.settings.authority_life)
             try:
+                raw = await self.free.get(names.SECRET, namespace, pki.SECRET_NAME)
+                if raw is not None:
+                    return pki.from_secret(raw, self.settings.trust_domain)
+                made = pki.create(self.settings.trust_domain, datetime.now(UTC), self.settings.authority_life)
                 await self.free.create(pki.to_secret(made, namespace))
             except ApiError as e:
-                if not e.conflict:
+                if e.refused:
                     raise
+                log.warning("the authority cannot be read yet", extra={"error": str(e)})
+                await asyncio.sleep(max(e.retry_after, 1.0))
 
 
 async def _first(guard: asyncio.Task[None], work: Coroutine[Any, Any, None]) -> None:
