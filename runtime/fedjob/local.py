@@ -92,7 +92,7 @@ class Run:
         """The server's status, with what only the runner knows: restarts, and sites that were given up."""
         try:
             status = read_status(self.folder / STATUS_FILE)
-        except ValueError:
+        except (OSError, ValueError):
             return None
         if status is None or not self.processes:
             return status
@@ -120,14 +120,24 @@ def last_folder(runs: Path, name: str) -> Path:
 
 
 @contextlib.contextmanager
+def usable(what: str) -> Iterator[None]:
+    """Raise ConfigError, naming `what`, where the system refuses a path that somebody gave."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as e:  # ValueError: it holds a NUL; RuntimeError: links in a circle
+        raise ConfigError(f"{what}: {getattr(e, 'strerror', None) or e}") from e
+
+
+@contextlib.contextmanager
 def prepared(run: Run, *, resume: bool) -> Iterator[Run]:
     """Everything that the processes need, and the run's lock; keys and scratch are removed afterwards.
 
     Raises ConfigError, naming the field, for what the job asks and this machine does not have.
     """
     state = run.folder / "state"
-    (run.folder / "logs").mkdir(parents=True, exist_ok=True)
-    state.mkdir(exist_ok=True)
+    with usable(f"--runs {run.folder.parent}"):
+        (run.folder / "logs").mkdir(parents=True, exist_ok=True)
+        state.mkdir(exist_ok=True)
     run.keys = Path(tempfile.mkdtemp(prefix=_KEYS_PREFIX))
     try:
         with (state / "lock").open("w") as lock:
@@ -437,9 +447,10 @@ def _data(run: Run, site: Site) -> Path:
     path = run.data.get(site.data or "")
     if path is None:
         raise ConfigError(f"site {site.name} needs the data {site.data!r}: say where it is, --data {site.data}=PATH")
-    if not path.exists():
-        raise ConfigError(f"--data {site.data}={path}: no such file or folder")
-    return path.resolve()
+    with usable(f"--data {site.data}={path}"):
+        if path.exists():
+            return path.resolve()
+    raise ConfigError(f"--data {site.data}={path}: no such file or folder")
 
 
 def _initial(run: Run, directory: Path) -> Path | None:
@@ -448,10 +459,11 @@ def _initial(run: Run, directory: Path) -> Path | None:
     if initial is None:
         return None
     if initial.path is not None:
-        path = (run.source / initial.path).resolve()
-        if not path.is_file():
-            raise ConfigError(f"spec.model.initial.path: no file {path}")
-        return path
+        with usable(f"spec.model.initial.path: {initial.path}"):
+            path = (run.source / initial.path).resolve()
+            if path.is_file():
+                return path
+        raise ConfigError(f"spec.model.initial.path: no file {path}")
     path = run.folder / "state" / "initial.safetensors"
     if not path.exists():
         command = [sys.executable, "-m", "fedjob.initial", str(initial.object), str(path)]

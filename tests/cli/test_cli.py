@@ -115,3 +115,35 @@ def test_a_report_of_no_run_is_one_line(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
     assert "runs/digits-09: no such run" in refused.stderr
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "options", "line"),
+    [
+        pytest.param(
+            "name: b", "name: b, data: d", ["--data", f"d={LONG}"], "--data d=x+: File name too long", id="data"
+        ),
+        pytest.param(
+            "  trainer:",
+            f"  model: {{initial: {{path: {LONG}/m.safetensors}}}}\n  trainer:",
+            [],
+            "spec.model.initial.path: x+/m.safetensors: File name too long",
+            id="first model",
+        ),
+        pytest.param("", "", ["--runs", "job.yaml"], "--runs .*job.yaml: Not a directory", id="runs: a file"),
+        pytest.param("", "", ["--runs", LONG], "--runs x+: File name too long", id="runs: too long"),
+        pytest.param("", "", ["--runs", "/proc/runs"], "--runs /proc/runs: No such file", id="runs: none can be made"),
+    ],
+)
+def test_a_path_that_the_system_refuses_is_one_line(
+    before: str, after: str, options: list[str], line: str, tmp_path: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(JOB.replace(before, after, 1))
+    refused = fedjob("run", "job.yaml", *options, folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    last = refused.stderr.splitlines()[-1]
+    assert re.match(line, last), refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -57,7 +57,8 @@ def run(
     parsed = _load(job)
     try:
         name = parsed.metadata.name
-        folder = local.last_folder(runs, name) if resume else local.next_folder(runs, name)
+        with local.usable(f"--runs {runs}"):
+            folder = local.last_folder(runs, name) if resume else local.next_folder(runs, name)
         this = local.Run(parsed, folder.resolve(), job.resolve().parent, _data(data or []))
     except FedJobError as e:
         _refuse(str(e))
