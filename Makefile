@@ -5,7 +5,7 @@ WHEELS := $(wildcard ../shared/wheels)
 PIPENV := $(if $(WHEELS),PIP_FIND_LINKS="$(abspath $(WHEELS)) $$PIP_FIND_LINKS" PIP_CONSTRAINT=$(abspath $(WHEELS))/constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e bench chaos lint lock clean
+.PHONY: help demo test e2e bench chaos fuzz lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -31,6 +31,9 @@ e2e: $(VENV)/.installed  ## against a real Kubernetes control plane, built from 
 chaos: $(VENV)/.installed  ## real jobs under faults: make chaos SEED=7 KILLS=200, or PLAN=3, or ONLY=full-disk
 	PYTHONPATH=tests $(PY) -m chaos.run $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) \
 	  $(if $(PLAN),--plan $(PLAN)) $(if $(ONLY),--only $(ONLY))
+
+fuzz: $(VENV)/.installed  ## files and messages altered at will, at length: make fuzz EXAMPLES=5000
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(VENV)/bin/pytest tests/fuzz --timeout 0
 
 lint: $(VENV)/.installed  ## only lint and types
 	hack/test $(VENV)/bin lint

@@ -31,7 +31,7 @@ from fedjob.stored import write_values
 from fedjob.transport import NotThere, Refused
 from fuzz.messages import altered, made_up
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
 UID, PATIENCE_SECONDS, MOST_CHARACTERS = "c0ffee", 30.0, 3000
 MODEL = {"w": np.ones(100, np.float32)}
 FILE = bytes(flatten(MODEL).read(0, 1 << 20))
@@ -71,7 +71,7 @@ class Job:
         self.top, state = top, top / "run" / "state"
         state.mkdir(parents=True)
         self.model = write_values(state / "model", MODEL)
-        limits = Limits(*[PATIENCE_SECONDS] * 5)
+        limits = Limits(*[PATIENCE_SECONDS] * 5, max_bytes=256 << 30)
         self.session = Session("ab", frozenset("a"), limits, state)
         self.service = JobService(self.session, UID, TRUST_DOMAIN, top / "run" / "metrics.jsonl")
         self.answers: list[Answer] = []

@@ -18,7 +18,7 @@ from fedjob.errors import CodecError
 from fuzz.bounds import allocating_at_most
 from fuzz.hostile import JSON, altered
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 MULTIPLE, CONSTANT = 64, 1 << 20  # bytes of Python's objects for each byte of a file, and besides
 MOST_CHARACTERS = 2000  # of a message: it travels back as a verdict
 FILE = bytes(
