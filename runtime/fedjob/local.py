@@ -34,6 +34,7 @@ from .records import METRICS_FILE, STATUS_FILE, Status, read_status, write_statu
 from .restarts import Budget, delay_seconds, spend
 from .stored import write_whole
 from .tls import SERVER_ENVIRONMENT
+from .warden import END_NOW
 
 SERVER = "server"
 EXIT_INTERRUPTED = 130
@@ -42,6 +43,7 @@ _SERVER_FINAL = {0, 1, 2, 143}  # exit codes of a server that is not started aga
 _NOT_WANTED = {NotWanted.exit_code, StaleAttempt.exit_code}  # a newer process of the site is at work
 _GRACE_SECONDS = 10.0
 _FORMAT = 1
+_WARDEN = ("-m", "fedjob.warden")
 _KEYS_PREFIX = "fedjob-"
 # As `transport.tune_malloc`, from the process's first allocation on: also what a script allocates before `init`.
 _MALLOC = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str((1 << 31) - 1)) | {
@@ -285,16 +287,22 @@ def _die_with_parent() -> None:
 
 def _stop(run: Run) -> None:
     """End what still runs: politely first, each with its process group, then for certain."""
-    running = [p.started for p in run.processes.values() if p.started is not None and p.started.poll() is None]
-    for number, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _GRACE_SECONDS)):
-        for popen in running:
+    started = [(p.started, _last_signal(p)) for p in run.processes.values() if p.started is not None]
+    running = [popen for popen, _ in started if popen.poll() is None]
+    for polite, patience in ((True, _GRACE_SECONDS), (False, _GRACE_SECONDS)):
+        for popen, last in started:
             if popen.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(popen.pid, number)
+                    os.killpg(popen.pid, signal.SIGTERM if polite else last)
         until = time.monotonic() + patience
         for popen in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 popen.wait(max(until - time.monotonic(), 0.01))
+
+
+def _last_signal(process: Process) -> signal.Signals:
+    """What ends a process for certain; a warden must live until it has ended the others."""
+    return END_NOW if tuple(process.command[1:3]) == _WARDEN else signal.SIGKILL
 
 
 def _exit_text(code: int) -> str:
@@ -435,7 +443,8 @@ def _command(job: FederatedJob) -> list[str]:
     if trainer.processes_per_node == 1:
         return [sys.executable, *arguments]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={trainer.processes_per_node}"]
-    return [sys.executable, *torchrun, *arguments]
+    warden = [sys.executable, *_WARDEN] if sys.platform == "linux" else []  # torchrun's workers outlive it otherwise
+    return [*warden, sys.executable, *torchrun, *arguments]
 
 
 def _shared_cores(sites: int) -> dict[str, str]:

@@ -43,7 +43,7 @@ def wait_until(condition: Callable[[], T], seconds: float = PATIENCE_SECONDS, pa
 
 
 def processes(mark: str) -> dict[int, str]:
-    """Live processes that carry the mark: pid -> "runner", "server", or the site's name."""
+    """Live processes that carry the mark: pid -> "runner", "server", "warden", or the site's name."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
@@ -51,6 +51,8 @@ def processes(mark: str) -> dict[int, str]:
             if variables.get(MARK.encode()) == mark.encode():
                 site = Path(variables.get(b"FEDJOB_CONFIG", b"").decode()).stem
                 command = (path / "cmdline").read_bytes()
+                if b"fedjob.warden" in command:
+                    site = "warden"  # it has the script's environment
                 found[int(path.name)] = site or ("server" if b"fedjob.server" in command else "runner")
     return found
 
