@@ -43,6 +43,9 @@ class Incoming:
 
     def spans(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
         """[start, stop) in order, as ranges that are kept (True) or not."""
+        if not self._kept:
+            yield start, stop, False
+            return
         table, at = self._spool.tables[0], start
         while at < stop:
             kept, end = bool(table.at(at // CHUNK_BYTES)), at

@@ -88,8 +88,11 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
                 raise StateError(f"{path}: line {i + 1} is damaged")
             break
         try:
-            records.append(json.loads(text))
-        except (ValueError, RecursionError) as e:
-            raise StateError(f"{path}: line {i + 1} cannot be read: {e}") from e
+            record = json.loads(text)
+            if not isinstance(record["event"], str) or not isinstance(record["at"], int | float):
+                raise TypeError("event and at are not a word and a number")
+        except (ValueError, RecursionError, KeyError, TypeError) as e:
+            raise StateError(f"{path}: line {i + 1} cannot be read: {e!r}") from e
+        records.append(record)
         good += len(line) + 1
     return records, good

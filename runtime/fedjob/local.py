@@ -42,6 +42,7 @@ _ADDRESS = "127.0.0.1"
 _SERVER_FINAL = {0, 1, 2, 143}  # exit codes of a server that is not started again
 _NOT_WANTED = {NotWanted.exit_code, StaleAttempt.exit_code}  # a newer process of the site is at work
 _GRACE_SECONDS = 10.0
+_OVERTIME_SECONDS = 120.0  # past the job's deadlines, for a server that hangs
 _FORMAT = 1
 _WARDEN = ("-m", "fedjob.warden")
 _KEYS_PREFIX = "fedjob-"
@@ -160,11 +161,13 @@ def supervise(run: Run) -> int:
     0 complete, 1 failed. Raises KeyboardInterrupt, after every process has ended, if the user stops it.
     """
     exits: queue.SimpleQueue[tuple[Process, int]] = queue.SimpleQueue()
+    spec = run.job.spec
+    until = time.monotonic() + spec.start_deadline_seconds + spec.active_deadline_seconds + _OVERTIME_SECONDS
     try:
         for process in run.processes.values():
             _start(run, process, exits)
         while True:
-            code = _step(run, exits)
+            code = _step(run, exits, until)
             if code is not None:
                 return code
     finally:
@@ -174,12 +177,19 @@ def supervise(run: Run) -> int:
             write_status(run.folder / STATUS_FILE, status)
 
 
-def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]]) -> int | None:
-    """Wait for one exit or due start and see to it; the job's exit code once the server has ended for good."""
-    due = min((p.due for p in run.processes.values() if p.due is not None), default=None)
+def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float) -> int | None:
+    """Wait for one exit or due start and see to it; the job's exit code once the server has ended for good.
+
+    until: monotonic time at which the server should have ended the job itself, long since.
+    """
+    due = min((p.due for p in run.processes.values() if p.due is not None), default=until)
     try:
-        process, code = exits.get(timeout=None if due is None else max(due - time.monotonic(), 0.0))
+        process, code = exits.get(timeout=max(min(due, until) - time.monotonic(), 0.0))
     except queue.Empty:
+        if time.monotonic() >= until:
+            why = "the server did not end the job at its deadline; see logs/server.log"
+            _end(run, run.conclusion() or Conclusion("Failed", "DeadlineExceeded", why))
+            return 1
         for process in run.processes.values():
             if process.due is not None and process.due <= time.monotonic():
                 _start(run, process, exits)
@@ -476,7 +486,13 @@ def _initial(run: Run, directory: Path) -> Path | None:
     path = run.folder / "state" / "initial.safetensors"
     if not path.exists():
         command = [sys.executable, "-m", "fedjob.initial", str(initial.object), str(path)]
-        made = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+        seconds = run.job.spec.start_deadline_seconds
+        try:
+            made = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise ConfigError(
+                f"spec.model.initial.object: not there after {seconds} s (spec.startDeadlineSeconds)"
+            ) from None
         if made.returncode != 0:
             raise ConfigError(f"spec.model.initial.object: {made.stderr.strip() or 'failed'}")
     return path

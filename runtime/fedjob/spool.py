@@ -43,7 +43,7 @@ class Spool:
         header_bytes: int = MAX_HEADER_BYTES,
     ) -> None:
         self.sizes = [size for _, size in parts]
-        self.tables = [Table(size) for size in self.sizes]
+        self.tables: list[Table] = []  # once it is open
         self.damaged = 0  # chunks that came with other bytes than their digest
         self._folder, self._stem, self._spares = folder, stem, spares
         self._names = [name for name, _ in parts]
@@ -73,6 +73,7 @@ class Spool:
         """Take the files, and read back what they hold. Raises OSError when the disk refuses."""
         with self._lock:
             self._folder.mkdir(parents=True, exist_ok=True)
+            self.tables = [Table(size) for size in self.sizes]
             ours = {p.name for p in self._paths} | {p.name + _TABLE for p in self._paths}
             for path in self._folder.glob(f"{self._stem}.*"):
                 if path.name not in ours:

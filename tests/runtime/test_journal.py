@@ -130,3 +130,10 @@ def test_a_record_that_the_disk_took_by_half_does_not_damage_the_journal(tmp_pat
     journal.append("event", kept=True)
     journal.close()
     assert told(Journal(tmp_path)) == [*EVENTS, {"kept": True}] == told(journal)
+
+
+@pytest.mark.parametrize("text", ['{"x":1}', "[]", "3", '{"event":"closed","at":"a"}', '{"at":1.0}'])
+def test_a_line_that_is_whole_and_no_record_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "journal.jsonl").write_text(f"{zlib.crc32(text.encode()):08x} {text}\n")
+    with pytest.raises(StateError, match=r"journal\.jsonl: line 1 cannot be read"):
+        Journal(tmp_path)
