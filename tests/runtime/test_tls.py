@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import grpc
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from fedjob import identity
 from fedjob.identity import Authority, Credentials, create_authority, issue, write
 from fedjob.tls import SERVER_ENVIRONMENT, diagnose
 
@@ -40,6 +43,8 @@ def server_of(authority: Authority, now: datetime = NOW) -> Credentials:
 
 
 SERVER = server_of(OURS)
+with patch.dict(identity._ROLE_USAGE, {"server": (ExtendedKeyUsageOID.SERVER_AUTH,)}):
+    NO_CLIENT = server_of(OURS)  # ours may call its hub
 
 
 class WhoAmI(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
@@ -98,7 +103,7 @@ REFUSED = [
     pytest.param(site_of(IMPOSTOR), id="of an authority with our name and another key"),
     pytest.param(site_of(OURS, NOW - 3 * DAY), id="that has expired"),
     pytest.param(site_of(OURS, NOW + 3 * DAY), id="that is not valid yet"),
-    pytest.param(SERVER, id="of a server"),
+    pytest.param(NO_CLIENT, id="not for a client"),
 ]
 
 
@@ -342,7 +347,7 @@ def test_the_servers_log_says_who_was_refused_and_why(tmp_path: Path, environmen
             (site_of(OURS, NOW + 3 * DAY), "its certificate is not valid yet; compare the two machines' clocks"),
             (site_of(FOREIGN), "its certificate is not of this job's authority"),
             (site_of(IMPOSTOR), "its certificate is not of this job's authority"),
-            (SERVER, "its certificate is not one for a client"),
+            (NO_CLIENT, "its certificate is not one for a client"),
         ]
         for credentials, sentence in expected:
             assert diagnose(address, credentials, "localhost") != ""
