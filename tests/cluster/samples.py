@@ -29,7 +29,7 @@ _SITE_JOB: Raw = {
     "server": {"address": "fj-digits.team-a.svc:8443", "name": "fj-digits.team-a.svc"},
     "authorities": "-----BEGIN CERTIFICATE-----\n",
     "workflow": {"type": "FedAvg", "rounds": 3, "stopWhen": {"metric": "loss", "patienceRounds": 2}},
-    "params": "Diff",
+    "exchange": {"params": "Diff"},
     "trainer": {
         "image": "registry.example/digits:1",
         "command": ["python", "train.py"],
