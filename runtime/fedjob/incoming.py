@@ -62,13 +62,11 @@ class Incoming:
 
     def keep(self, piece: Piece) -> None:
         """A chunk has arrived."""
-        if self._kept or time.monotonic() < self._due:
-            if self._kept:
-                self._write(piece)
-            return
-        self._kept = True
-        self._open()
-        self._write(piece)
+        if not self._kept and time.monotonic() >= self._due:
+            self._kept = True
+            self._open()
+        if self._kept:  # still: a folder that cannot be written has ended it
+            self._write(piece)
 
     def _open(self) -> None:
         try:
