@@ -7,9 +7,9 @@ field reference print the title; the pattern is for machines.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -178,6 +178,28 @@ MetricName = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Broken:
+    """A rule between fields that does not hold.
+
+    path: camelCase names and list positions, from the part that checks the rule to the field to change.
+    given: the value found there; None where a value is missing.
+    allowed: what would be right, as a phrase that can follow "allowed: ".
+    """
+
+    path: tuple[str | int, ...]
+    given: object
+    allowed: str
+
+
+def _refuse(broken: Iterable[Broken]) -> None:
+    """Raise, inside a validator, one error that carries every broken rule; do nothing if there is none."""
+    found = tuple(broken)
+    if found:
+        text = "; ".join(f"{'.'.join(map(str, rule.path))}: allowed: {rule.allowed}" for rule in found)
+        raise PydanticCustomError(RULES_BROKEN, "{text}", {"text": text, "broken": found})
+
+
 class Part(BaseModel):
     """A part of the resource: frozen, camelCase in files, unknown fields refused, no conversion between types."""
 
@@ -193,34 +215,21 @@ class Part(BaseModel):
         protected_namespaces=(),
     )
 
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> Self:
+        _refuse(self._broken_rules())
+        return self
+
+    def _broken_rules(self) -> Iterable[Broken]:
+        """The rules between fields that do not hold, all of them; looked at once every field is right by itself."""
+        return ()
+
 
 def byte_count(quantity: str) -> int:
     """Bytes that a `ByteCount` stands for, rounded down: "4Gi" is 4 × 2^30, "500M" 500 × 10^6."""
     number = quantity.rstrip("kKMGTPEi")
     power = "kMGTPE".find(quantity[len(number) :].replace("K", "k")[:1] or " ") + 1
     return int(Fraction(number) * (1024 if quantity.endswith("i") else 1000) ** power)
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A rule between fields that does not hold.
-
-    path: camelCase names and list positions, from the part that checks the rule to the field to change.
-    given: the value found there; None where a value is missing.
-    allowed: what would be right, as a phrase that can follow "allowed: ".
-    """
-
-    path: tuple[str | int, ...]
-    given: object
-    allowed: str
-
-
-def refuse(broken: Iterable[Broken]) -> None:
-    """Raise, inside a validator, one error that carries every broken rule; do nothing if there is none."""
-    found = tuple(broken)
-    if found:
-        text = "; ".join(f"{'.'.join(map(str, rule.path))}: allowed: {rule.allowed}" for rule in found)
-        raise PydanticCustomError(RULES_BROKEN, "{text}", {"text": text, "broken": found})
 
 
 def repeated(names: Sequence[str], path: tuple[str, ...], what: str) -> Iterable[Broken]:

@@ -7,7 +7,7 @@ job file. A field is here once it has an effect; one that has none yet is refuse
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from fedjob.api.fields import (
     MAX_ROUND_SECONDS,
@@ -33,9 +33,9 @@ from fedjob.api.fields import (
     ResourceName,
     TensorPattern,
     byte_count,
-    refuse,
     repeated,
 )
+from fedjob.api.metadata import ObjectMetadata
 from fedjob.api.workflow import AnyWorkflow, broken_round_rules
 
 API_VERSION: Final = "fedjob.dev/v1alpha1"
@@ -45,17 +45,11 @@ RESERVED_ENV_PREFIX = "FEDJOB_"
 SERVER_NAME = "server"
 
 
-class Metadata(Part):
+class Metadata(ObjectMetadata):
     """The name of the job, and what people and tools attach to it."""
 
     name: JobName = Field(description="Name of the job, unique in its namespace.")
     namespace: DnsLabel = Field(default="default", description="Kubernetes namespace of the job.")
-    labels: dict[LabelKey, LabelValue] = Field(
-        default_factory=dict, max_length=64, description="Labels of the resource, to select it by."
-    )
-    annotations: dict[LabelKey, AnnotationValue] = Field(
-        default_factory=dict, max_length=64, description="Notes of tools on the resource."
-    )
 
 
 class EnvVar(Part):
@@ -64,11 +58,9 @@ class EnvVar(Part):
     name: EnvName = Field(description="Name of the variable. Names that begin with FEDJOB_ are fedjob's own.")
     value: EnvValue = Field(description="Value of the variable.")
 
-    @model_validator(mode="after")
-    def _is_not_ours(self) -> "EnvVar":
+    def _broken_rules(self) -> Iterator[Broken]:
         if self.name.startswith(RESERVED_ENV_PREFIX):
-            refuse([Broken(("name",), self.name, f"a name that does not begin with {RESERVED_ENV_PREFIX}")])
-        return self
+            yield Broken(("name",), self.name, f"a name that does not begin with {RESERVED_ENV_PREFIX}")
 
 
 class Resources(Part):
@@ -131,11 +123,6 @@ class Trainer(Part):
         "the container's limit of memory, 1Gi without one.",
     )
 
-    @model_validator(mode="after")
-    def _keeps_the_rules(self) -> "Trainer":
-        refuse(self._broken_rules())
-        return self
-
     def _broken_rules(self) -> Iterator[Broken]:
         if not self.command:
             yield Broken(("command",), None, "a list of 1 to 64 strings, or a file train.py in files")
@@ -179,11 +166,6 @@ class Site(Part):
         default=None, description="What the script's container may use at this site. Default: as the trainer says."
     )
 
-    @model_validator(mode="after")
-    def _keeps_the_rules(self) -> "Site":
-        refuse(self._broken_rules())
-        return self
-
     def _broken_rules(self) -> Iterator[Broken]:
         if self.name == SERVER_NAME:
             yield Broken(("name",), self.name, f"a name other than {SERVER_NAME}, which is the job's own server")
@@ -201,11 +183,9 @@ class InitialModel(Part):
         description="A state dict in the trainer's code, or a function without arguments that returns one; evaluated once.",
     )
 
-    @model_validator(mode="after")
-    def _names_one_source(self) -> "InitialModel":
+    def _broken_rules(self) -> Iterator[Broken]:
         if (self.path is None) == (self.object is None):
-            refuse([Broken(("path",), self.path, "exactly one of path and object")])
-        return self
+            yield Broken(("path",), self.path, "exactly one of path and object")
 
 
 class Exchange(Part):
@@ -232,11 +212,6 @@ class Exchange(Part):
         description="Most bytes of the model on the wire, and of what a site sends at once, parameters and optimizer state "
         "together. More is refused before it travels.",
     )
-
-    @model_validator(mode="after")
-    def _keeps_the_rules(self) -> "Exchange":
-        refuse(self._broken_rules())
-        return self
 
     def _broken_rules(self) -> Iterator[Broken]:
         for at, pattern in enumerate(self.include):
@@ -309,11 +284,6 @@ class Toleration(Part):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         default=None, description="Effect of the taint. Default: every effect."
     )
-
-    @model_validator(mode="after")
-    def _keeps_the_rules(self) -> "Toleration":
-        refuse(self._broken_rules())
-        return self
 
     def _broken_rules(self) -> Iterator[Broken]:
         if self.key is None and self.operator == "Equal":
@@ -423,11 +393,6 @@ class JobSpec(Part):
     def clients_asked(self) -> int:
         """Number of sites that each round asks."""
         return self.workflow.clients_per_round or len(self.sites)
-
-    @model_validator(mode="after")
-    def _keeps_the_rules(self) -> "JobSpec":
-        refuse(self._broken_rules())
-        return self
 
     def _broken_rules(self) -> Iterator[Broken]:
         yield from repeated([site.name for site in self.sites], ("sites",), "site")

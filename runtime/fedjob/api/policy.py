@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from fedjob.api.conditions import Status
 from fedjob.api.fields import (
@@ -19,10 +19,9 @@ from fedjob.api.fields import (
     Sha256,
     Timestamp,
     Word,
-    refuse,
     repeated,
 )
-from fedjob.api.site import ObjectMetadata
+from fedjob.api.metadata import ObjectMetadata
 
 POLICY_NAME = "default"
 
@@ -153,11 +152,6 @@ class PolicySpec(Part):
         description="Rules in the order of trial, each name once. Default: nothing runs.",
     )
 
-    @model_validator(mode="after")
-    def _keeps_the_rules(self) -> "PolicySpec":
-        refuse(self._broken_rules())
-        return self
-
     def _broken_rules(self) -> Iterator[Broken]:
         yield from repeated([volume.name for volume in self.data], ("data",), "name")
         yield from repeated([rule.name for rule in self.rules], ("rules",), "rule")
@@ -176,11 +170,6 @@ class SitePolicy(Part):
     kind: Literal["SitePolicy"] = Field(description="Kind of the resource.")
     metadata: ObjectMetadata = Field(description="Name of the policy, default, and the site's namespace.")
     spec: PolicySpec = Field(description="What may run at this site.")
-
-    @model_validator(mode="after")
-    def _keeps_the_rules(self) -> "SitePolicy":
-        refuse(self._broken_rules())
-        return self
 
     def _broken_rules(self) -> Iterator[Broken]:
         if self.metadata.name != POLICY_NAME:

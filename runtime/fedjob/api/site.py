@@ -3,24 +3,12 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from fedjob.api.conditions import Status
-from fedjob.api.fields import AnnotationValue, Broken, Count, DnsLabel, LabelKey, LabelValue, Part, refuse
+from fedjob.api.fields import Broken, Count, DnsLabel, Part
 from fedjob.api.job import SERVER_NAME
-
-
-class ObjectMetadata(Part):
-    """The name of a resource, and what people and tools attach to it."""
-
-    name: DnsLabel = Field(description="Name of the resource, unique in its namespace.")
-    namespace: DnsLabel = Field(default="default", description="Kubernetes namespace of the resource.")
-    labels: dict[LabelKey, LabelValue] = Field(
-        default_factory=dict, max_length=64, description="Labels of the resource, to select it by."
-    )
-    annotations: dict[LabelKey, AnnotationValue] = Field(
-        default_factory=dict, max_length=64, description="Notes of tools on the resource."
-    )
+from fedjob.api.metadata import ObjectMetadata
 
 
 class LocalSite(Part):
@@ -65,11 +53,6 @@ class FederatedSite(Part):
     kind: Literal["FederatedSite"] = Field(description="Kind of the resource.")
     metadata: ObjectMetadata = Field(description="Name of the site, the one that jobs know it by.")
     spec: SiteSpec = Field(description="Who the site is to the hub.")
-
-    @model_validator(mode="after")
-    def _keeps_the_rules(self) -> "FederatedSite":
-        refuse(self._broken_rules())
-        return self
 
     def _broken_rules(self) -> Iterator[Broken]:
         if self.metadata.name == SERVER_NAME:

@@ -23,7 +23,7 @@ from fedjob.api.fields import (
     Uid,
 )
 from fedjob.api.job import EnvVar, Exchange, Resources, Scheduling
-from fedjob.api.site import ObjectMetadata
+from fedjob.api.metadata import ObjectMetadata
 from fedjob.api.workflow import AnyWorkflow
 
 

@@ -7,9 +7,9 @@ becomes a union discriminated by `type`.
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from fedjob.api.fields import MAX_ROUND_SECONDS, Broken, MetricName, Part, refuse
+from fedjob.api.fields import MAX_ROUND_SECONDS, Broken, MetricName, Part
 
 
 class StopWhen(Part):
@@ -29,11 +29,9 @@ class StopWhen(Part):
         default=None, ge=1, le=100_000, description="Stop after this many rounds in a row without a better metric."
     )
 
-    @model_validator(mode="after")
-    def _has_a_condition(self) -> "StopWhen":
+    def _broken_rules(self) -> Iterator[Broken]:
         if self.value is None and self.patience_rounds is None:
-            refuse([Broken(("value",), None, "value or patienceRounds, or both")])
-        return self
+            yield Broken(("value",), None, "value or patienceRounds, or both")
 
 
 class Workflow(Part):
