@@ -13,21 +13,10 @@ from .. import names
 from ..observed import Raw
 from ..plan import Create, Issue, Manifest
 from ..settings import Settings
-from . import code
-from .meta import (
-    MALLOC,
-    Owner,
-    child,
-    container_security,
-    environment,
-    labels,
-    mount,
-    node_loss_tolerations,
-    pod_security,
-)
-from .server import dns, tcp
+from . import code, network
+from .meta import Owner, child, labels
+from .pod import MALLOC, container, environment, mount, mounts, pod, volumes
 
-_GRACE_SECONDS = 30
 _SHARED_MEMORY = "1Gi"  # /dev/shm, if the job limits no memory: PyTorch's data loaders pass batches through it
 
 
@@ -119,20 +108,22 @@ def service(at: At) -> Manifest:
 
 def network_policy(at: At) -> Manifest:
     """In: nobody, or the other nodes of the site. Out: names, the job's server, the other nodes."""
-    server = {"matchLabels": {names.UID_LABEL: at.spec["job"]["uid"], names.ROLE_LABEL: names.SERVER}}
-    place = {"matchLabels": {"kubernetes.io/metadata.name": at.spec["job"]["namespace"]}}
+    pods = {"matchLabels": {names.UID_LABEL: at.spec["job"]["uid"], names.ROLE_LABEL: names.SERVER}}
+    server = {**network.namespace(at.spec["job"]["namespace"]), "podSelector": pods}
     fellows = {"podSelector": {"matchLabels": at.selector}}
-    spec: dict[str, Any] = {
-        "podSelector": {"matchLabels": at.selector},
-        "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"from": [fellows]}] if at.nodes > 1 else [],
-        "egress": [
-            dns(),
-            {"to": [{"namespaceSelector": place, "podSelector": server}], "ports": [tcp(names.JOB_PORT)]},
-            *([{"to": [fellows]}] if at.nodes > 1 else []),
+    several = at.nodes > 1
+    return network.policy(
+        at.name,
+        at.owner,
+        at.labels,
+        at.selector,
+        ingress=[{"from": [fellows]}] if several else [],
+        egress=[
+            network.dns(),
+            {"to": [server], "ports": [network.tcp(names.JOB_PORT)]},
+            *([{"to": [fellows]}] if several else []),
         ],
-    }
-    return child(names.NETWORK_POLICY, at.name, at.owner, at.labels, spec=spec)
+    )
 
 
 def job(at: At, run: int) -> Create:
@@ -155,22 +146,12 @@ def job(at: At, run: int) -> Create:
 
 
 def _pod(at: At, job_name: str) -> dict[str, Any]:
-    trainer = at.spec["trainer"]
-    pod: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _GRACE_SECONDS,
-        "securityContext": pod_security(),
-        "tolerations": [*node_loss_tolerations(at.settings.node_lost_seconds), *_accelerators(trainer)],
-        "containers": [_container(at, job_name)],
-        "volumes": _volumes(at),
-    }
+    made = pod([_container(at, job_name)], _volumes(at), at.settings.node_lost_seconds)
     if at.nodes > 1:
-        pod["subdomain"] = at.name
+        made["subdomain"] = at.name
     scheduling = at.spec.get("scheduling") or {}
-    pod["tolerations"] += scheduling.get("tolerations") or ()
-    return pod | {key: scheduling[key] for key in ("priorityClassName", "runtimeClassName") if key in scheduling}
+    made["tolerations"] += [*_accelerators(at.spec["trainer"]), *(scheduling.get("tolerations") or ())]
+    return made | {key: scheduling[key] for key in ("priorityClassName", "runtimeClassName") if key in scheduling}
 
 
 def _accelerators(trainer: Raw) -> list[dict[str, Any]]:
@@ -183,31 +164,20 @@ def _volumes(at: At) -> list[dict[str, Any]]:
     trainer = at.spec["trainer"]
     limit = ((trainer.get("resources") or {}).get("limits") or {}).get("memory")
     memory = trainer.get("sharedMemory") or limit or _SHARED_MEMORY
-    items = [{"key": names.CONFIG_FILE, "path": names.CONFIG_FILE}]
-    volumes: list[dict[str, Any]] = [
-        {"name": "config", "configMap": {"name": at.name, "items": items}},
-        {"name": "tls", "secret": {"secretName": at.name, "defaultMode": 0o440}},
-        {"name": "state", "emptyDir": {}},
-        {"name": "scratch", "emptyDir": {}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": memory}},
-    ]
+    found = volumes(at.name, {"emptyDir": {}})
+    found.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": memory}})
     if trainer.get("files"):
-        volumes.append(code.volume(trainer["files"], at.name))
+        found.append(code.volume(trainer["files"], at.name))
     if at.data is not None:
         claim = {"claimName": at.data["claim"], "readOnly": at.data.get("readOnly", True)}
-        volumes.append({"name": "data", "persistentVolumeClaim": claim})
-    return volumes
+        found.append({"name": "data", "persistentVolumeClaim": claim})
+    return found
 
 
 def _container(at: At, job_name: str) -> dict[str, Any]:
     trainer = at.spec["trainer"]
-    mounts = [
-        mount("config", names.CONFIG_FOLDER),
-        mount("tls", names.TLS_FOLDER),
-        mount("state", names.STATE_FOLDER, read_only=False),
-        mount("scratch", names.SCRATCH_FOLDER, read_only=False),
-        mount("shm", "/dev/shm", read_only=False),
-    ]
+    rendezvous = f"{job_name}-0.{at.name}"
+    command = code.command(trainer["command"], trainer["processesPerNode"], at.nodes, rendezvous)
     variables = {
         **MALLOC,
         "PYTHONUNBUFFERED": "1",
@@ -216,22 +186,13 @@ def _container(at: At, job_name: str) -> dict[str, Any]:
         **{variable["name"]: variable["value"] for variable in trainer.get("env") or ()},
         CONFIG_VARIABLE: f"{names.CONFIG_FOLDER}/{names.CONFIG_FILE}",
     }
-    rendezvous = f"{job_name}-0.{at.name}"
-    container: dict[str, Any] = {
-        "name": names.CLIENT,
-        "image": trainer["image"],
-        "command": code.command(trainer["command"], trainer["processesPerNode"], at.nodes, rendezvous),
-        "resources": trainer.get("resources") or {},
-        "securityContext": container_security(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": mounts,
-    }
+    made = container(names.CLIENT, trainer["image"], command, trainer.get("resources") or {})
+    made["volumeMounts"] = [*mounts(), mount("shm", "/dev/shm", read_only=False)]
     if trainer.get("files"):
-        mounts.append(mount(code.VOLUME, names.CODE_FOLDER))
-        container["workingDir"] = names.CODE_FOLDER
+        made["volumeMounts"].append(mount(code.VOLUME, names.CODE_FOLDER))
+        made["workingDir"] = names.CODE_FOLDER
     if at.data is not None:
-        mounts.append(mount("data", names.DATA_FOLDER, read_only=at.data.get("readOnly", True),
-                            sub_path=at.data.get("subPath", "")))  # fmt: skip
+        read_only, folder = at.data.get("readOnly", True), at.data.get("subPath", "")
+        made["volumeMounts"].append(mount("data", names.DATA_FOLDER, read_only=read_only, sub_path=folder))
         variables[DATA_VARIABLE] = names.DATA_FOLDER
-    container["env"] = environment(variables)
-    return container
+    return {**made, "env": environment(variables)}

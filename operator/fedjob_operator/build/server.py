@@ -16,20 +16,10 @@ from fedjob.tls import SERVER_ENVIRONMENT
 from .. import names
 from ..plan import Create, Issue, Manifest
 from ..settings import Settings
-from . import code
-from .meta import (
-    MALLOC,
-    Owner,
-    child,
-    container_security,
-    environment,
-    labels,
-    mount,
-    node_loss_tolerations,
-    pod_security,
-)
+from . import code, network
+from .meta import Owner, child, labels
+from .pod import MALLOC, container, environment, mount, mounts, pod, volumes
 
-_GRACE_SECONDS = 30
 _INITIAL = f"{names.STATE_FOLDER}/initial.safetensors"
 
 
@@ -139,15 +129,16 @@ def disruption_budget(of: Of) -> Manifest:
 def network_policy(of: Of) -> Manifest:
     """In: this job's clients. Out: names and the hub."""
     clients = {"matchLabels": {names.UID_LABEL: of.uid, names.ROLE_LABEL: names.CLIENT}}
-    spec = {
-        "podSelector": {"matchLabels": _selector(of)},
-        "policyTypes": ["Ingress", "Egress"],
-        "ingress": [
-            {"from": [{"namespaceSelector": {}, "podSelector": clients}], "ports": [tcp(names.JOB_PORT)]},
-        ],
-        "egress": [dns(), {"to": [namespace(of.settings.namespace)], "ports": [tcp(names.HUB_PORT)]}],
-    }
-    return child(names.NETWORK_POLICY, of.base, of.owner, of.labels, spec=spec)
+    everywhere = {"namespaceSelector": {}, "podSelector": clients}
+    hub = network.namespace(of.settings.namespace)
+    return network.policy(
+        of.base,
+        of.owner,
+        of.labels,
+        _selector(of),
+        ingress=[{"from": [everywhere], "ports": [network.tcp(names.JOB_PORT)]}],
+        egress=[network.dns(), {"to": [hub], "ports": [network.tcp(names.HUB_PORT)]}],
+    )
 
 
 def job(of: Of, run: int) -> Create:
@@ -166,50 +157,27 @@ def job(of: Of, run: int) -> Create:
 
 def _pod(of: Of) -> dict[str, Any]:
     spec, files = of.job.spec, of.job.spec.trainer.files
-    volumes = [
-        {"name": "config", "configMap": {"name": of.base, "items": [{"key": names.CONFIG_FILE, "path": names.CONFIG_FILE}]}},
-        {"name": "tls", "secret": {"secretName": of.base, "defaultMode": 0o440}},
-        {"name": "state", "persistentVolumeClaim": {"claimName": of.base}},
-        {"name": "scratch", "emptyDir": {}},
-    ]  # fmt: skip
-    pod: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _GRACE_SECONDS,
-        "securityContext": pod_security(),
-        "tolerations": node_loss_tolerations(of.settings.node_lost_seconds),
-        "containers": [_container(of)],
-        "volumes": volumes,
-    }
+    found = volumes(of.base, {"persistentVolumeClaim": {"claimName": of.base}})
+    made = pod([_container(of)], found, of.settings.node_lost_seconds)
     if spec.model.initial is not None:
-        pod["initContainers"] = [_initial_model(of)]
+        made["initContainers"] = [_initial_model(of)]
         if files:
-            volumes.append(code.volume(files, of.base))
-    return pod
+            made["volumes"].append(code.volume(files, of.base))
+    return made
 
 
 def _container(of: Of) -> dict[str, Any]:
+    command = ["python", "-m", "fedjob.server", f"{names.CONFIG_FOLDER}/{names.CONFIG_FILE}"]
     port = {"tcpSocket": {"port": "grpc"}}
     return {
-        "name": names.SERVER,
-        "image": of.settings.runtime_image,
-        "command": ["python", "-m", "fedjob.server", f"{names.CONFIG_FOLDER}/{names.CONFIG_FILE}"],
+        **container(names.SERVER, of.settings.runtime_image, command, _resources(of)),
         "env": environment({**SERVER_ENVIRONMENT, **MALLOC, "GRPC_TRACE": "handshaker", "PYTHONUNBUFFERED": "1"}),
         "ports": [{"name": "grpc", "containerPort": names.JOB_PORT, "protocol": "TCP"}],
-        "resources": of.job.spec.server.resources.model_dump(exclude_defaults=True),
-        "securityContext": container_security(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
         # A large state is read before the port opens: half an hour to start, then a minute of silence is death.
         "startupProbe": {**port, "periodSeconds": 2, "failureThreshold": 900},
         "readinessProbe": {**port, "periodSeconds": 10},
         "livenessProbe": {**port, "periodSeconds": 20, "failureThreshold": 3},
-        "volumeMounts": [
-            mount("config", names.CONFIG_FOLDER),
-            mount("tls", names.TLS_FOLDER),
-            mount("state", names.STATE_FOLDER, read_only=False),
-            mount("scratch", names.SCRATCH_FOLDER, read_only=False),
-        ],
+        "volumeMounts": mounts(),
     }
 
 
@@ -218,40 +186,24 @@ def _initial_model(of: Of) -> dict[str, Any]:
     spec = of.job.spec
     initial = spec.model.initial
     assert initial is not None
-    mounts = [
-        mount("state", names.STATE_FOLDER, read_only=False),
-        mount("scratch", names.SCRATCH_FOLDER, read_only=False),
-    ]
-    container: dict[str, Any] = {
-        "name": "initial-model",
-        "image": spec.trainer.image or of.settings.runtime_image,
-        "command": ["python", "-m", "fedjob.initial", str(initial.object), _INITIAL],
+    command = ["python", "-m", "fedjob.initial", str(initial.object), _INITIAL]
+    made = {
+        **container("initial-model", spec.trainer.image or of.settings.runtime_image, command, _resources(of)),
         "env": environment({"PYTHONDONTWRITEBYTECODE": "1", "HOME": names.SCRATCH_FOLDER}),
-        "resources": of.job.spec.server.resources.model_dump(exclude_defaults=True),
-        "securityContext": container_security(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": mounts,
+        "volumeMounts": [
+            mount("state", names.STATE_FOLDER, read_only=False),
+            mount("scratch", names.SCRATCH_FOLDER, read_only=False),
+        ],
     }
     if spec.trainer.files:
-        mounts.append(mount(code.VOLUME, names.CODE_FOLDER))
-        container["workingDir"] = names.CODE_FOLDER
-    return container
+        made["volumeMounts"].append(mount(code.VOLUME, names.CODE_FOLDER))
+        made["workingDir"] = names.CODE_FOLDER
+    return made
+
+
+def _resources(of: Of) -> dict[str, Any]:
+    return of.job.spec.server.resources.model_dump(exclude_defaults=True)
 
 
 def _selector(of: Of) -> dict[str, str]:
     return {names.UID_LABEL: of.uid, names.ROLE_LABEL: names.SERVER}
-
-
-def tcp(port: int) -> dict[str, Any]:
-    """A port in a network policy."""
-    return {"protocol": "TCP", "port": port}
-
-
-def dns() -> dict[str, Any]:
-    """Egress to name servers, wherever the cluster has them."""
-    return {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
-
-
-def namespace(name: str) -> dict[str, Any]:
-    """All pods of a namespace, as a peer in a network policy."""
-    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}

@@ -1,0 +1,44 @@
+"""Network policies: who may speak with a job's pods, and with whom they may speak.  PURE"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import names
+from ..plan import Manifest
+from .meta import Owner, child
+
+
+def policy(
+    name: str,
+    owner: Owner,
+    tags: Mapping[str, str],
+    selector: Mapping[str, str],
+    *,
+    ingress: Sequence[Mapping[str, Any]],
+    egress: Sequence[Mapping[str, Any]],
+) -> Manifest:
+    """A policy for the pods that `selector` finds: nothing but what is listed, in either direction."""
+    spec = {
+        "podSelector": {"matchLabels": dict(selector)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": list(ingress),
+        "egress": list(egress),
+    }
+    return child(names.NETWORK_POLICY, name, owner, tags, spec=spec)
+
+
+def tcp(port: int) -> dict[str, Any]:
+    """A port."""
+    return {"protocol": "TCP", "port": port}
+
+
+def dns() -> dict[str, Any]:
+    """Egress to name servers, wherever the cluster has them."""
+    return {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+
+
+def namespace(name: str) -> dict[str, Any]:
+    """All pods of a namespace, as a peer."""
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}

@@ -1,0 +1,100 @@
+"""What a server's pod and a client's have in common: what a security team asks for, volumes, and the environment of the process.  PURE"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import names
+
+_GRACE_SECONDS = 30
+MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+"""glibc maps and unmaps every chunk by default, at three times the CPU of the transfer itself."""
+
+
+def pod(
+    containers: Sequence[Mapping[str, Any]], volumes: Sequence[Mapping[str, Any]], node_lost_seconds: int
+) -> dict[str, Any]:
+    """A pod under Pod Security "restricted": started once, without a token, its volumes owned by its group."""
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": names.USER,
+            "runAsGroup": names.USER,
+            "fsGroup": names.USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "tolerations": _node_loss_tolerations(node_lost_seconds),
+        "containers": list(containers),
+        "volumes": list(volumes),
+    }
+
+
+def container(name: str, image: str, command: Sequence[str], resources: Mapping[str, Any]) -> dict[str, Any]:
+    """A container with no privilege and no capability, and with nothing to write to but the volumes."""
+    return {
+        "name": name,
+        "image": image,
+        "command": list(command),
+        "resources": dict(resources),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def volumes(owned: str, state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Configuration and certificate, from the ConfigMap and the Secret named `owned`; the state; and /tmp."""
+    items = [{"key": names.CONFIG_FILE, "path": names.CONFIG_FILE}]
+    return [
+        {"name": "config", "configMap": {"name": owned, "items": items}},
+        {"name": "tls", "secret": {"secretName": owned, "defaultMode": 0o440}},
+        {"name": "state", **state},
+        {"name": "scratch", "emptyDir": {}},
+    ]
+
+
+def mounts() -> list[dict[str, Any]]:
+    """Where a process of ours sees `volumes`."""
+    return [
+        mount("config", names.CONFIG_FOLDER),
+        mount("tls", names.TLS_FOLDER),
+        mount("state", names.STATE_FOLDER, read_only=False),
+        mount("scratch", names.SCRATCH_FOLDER, read_only=False),
+    ]
+
+
+def mount(name: str, path: str, *, read_only: bool = True, sub_path: str = "") -> dict[str, Any]:
+    """Where a container sees a volume."""
+    found: dict[str, Any] = {"name": name, "mountPath": path}
+    if read_only:
+        found["readOnly"] = True
+    if sub_path:
+        found["subPath"] = sub_path
+    return found
+
+
+def environment(variables: Mapping[str, str]) -> list[dict[str, str]]:
+    """Environment variables of a container, in the order of the mapping."""
+    return [{"name": name, "value": value} for name, value in variables.items()]
+
+
+def _node_loss_tolerations(seconds: int) -> list[dict[str, Any]]:
+    """A pod leaves a node that is gone after `seconds`, not after the five minutes that are the default."""
+    return [
+        {
+            "key": f"node.kubernetes.io/{taint}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": seconds,
+        }
+        for taint in ("not-ready", "unreachable")
+    ]
