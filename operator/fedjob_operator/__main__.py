@@ -227,6 +227,8 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
     add("--trust-domain", default="fedjob.local", help="what identities in certificates begin with")
     add("--hub-url", default="", help="https://host:port where the servers of jobs report; default: nowhere")
     add("--hub-name", default="", help="DNS name in the certificate of that address; default: the host")
+    add("--image-pull-secrets", default="", help="names of Secrets for the pods of jobs, separated by commas")
+    add("--scrape-from", default="", help="namespaces that may read the metrics of jobs' pods, separated by commas")
     add("--metrics-port", type=int, default=names.METRICS_PORT)
     add("--reports-port", type=int, default=names.HUB_PORT)
     add("--workers", type=int, default=8, help="passes at the same time")
@@ -243,15 +245,21 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
         runtime_image=given.runtime_image,
         identity=given.identity,
         controllers=controllers,
-        namespaces=tuple(filter(None, given.watch_namespaces.split(","))),
+        namespaces=_names(given.watch_namespaces),
         trust_domain=given.trust_domain,
         hub_url=given.hub_url.rstrip("/"),
         hub_name=given.hub_name or host or "fedjob-hub",
+        image_pull_secrets=_names(given.image_pull_secrets),
+        scrape_from=_names(given.scrape_from),
         workers=given.workers,
         resync_seconds=given.resync_seconds,
         lease_seconds=given.lease_seconds,
     )
     return settings, Ports(given.metrics_port, given.reports_port), given.kubeconfig
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
 
 
 _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}

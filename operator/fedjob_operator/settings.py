@@ -14,6 +14,7 @@ class Settings:
 
     namespace: the operator's own: its Lease, its authority, the FederatedSites. namespaces: those it looks after; empty: all.
     hub_url: where jobs' servers report; "" for nowhere. hub_name: the DNS name in the hub's own certificate.
+    image_pull_secrets: of jobs' pods, in the pods' own namespaces. scrape_from: namespaces that may read the metrics of jobs' pods.
     """
 
     namespace: str
@@ -24,6 +25,8 @@ class Settings:
     trust_domain: str = "fedjob.local"
     hub_url: str = ""
     hub_name: str = ""
+    image_pull_secrets: tuple[str, ...] = ()
+    scrape_from: tuple[str, ...] = ()
     workers: int = 8
     resync_seconds: float = 300.0
     lease_seconds: float = 10.0

@@ -1,0 +1,62 @@
+{{/* What the release's objects are called: the release's own name if it says fedjob. */}}
+{{- define "fedjob.fullname" -}}
+{{- if contains "fedjob" .Release.Name -}}{{ .Release.Name | trunc 44 | trimSuffix "-" }}
+{{- else -}}{{ printf "%s-fedjob" .Release.Name | trunc 44 | trimSuffix "-" }}{{- end -}}
+{{- end }}
+
+{{- define "fedjob.operator" -}}{{ include "fedjob.fullname" . }}-operator{{- end }}
+{{- define "fedjob.hub" -}}{{ include "fedjob.fullname" . }}-hub{{- end }}
+{{- define "fedjob.account" -}}{{ .Values.serviceAccount.name | default (include "fedjob.operator" .) }}{{- end }}
+
+{{- define "fedjob.selector" -}}
+app.kubernetes.io/name: fedjob-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* No app.kubernetes.io/managed-by: fedjob here: that is the operator's mark on what it makes itself. */}}
+{{- define "fedjob.labels" -}}
+{{ include "fedjob.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* An image's full name. Takes a list: the image's values, a registry to fall back on, the chart. */}}
+{{- define "fedjob.image" -}}
+{{- $image := index . 0 -}}
+{{- with (coalesce $image.registry (index . 1)) }}{{ . }}/{{ end -}}
+{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default (index . 2).AppVersion }}{{ end -}}
+{{- end }}
+
+{{- define "fedjob.operatorImage" -}}{{ include "fedjob.image" (list .Values.image "" .Chart) }}{{- end }}
+{{- define "fedjob.runtimeImage" -}}{{ include "fedjob.image" (list .Values.runtimeImage .Values.image.registry .Chart) }}{{- end }}
+
+{{- define "fedjob.isHub" -}}{{ if has "hub" .Values.controllers }}yes{{ end }}{{- end }}
+
+{{/* Pod Security "restricted". */}}
+{{- define "fedjob.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+{{- define "fedjob.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Whoever may scrape, as peers of a network policy. */}}
+{{- define "fedjob.scrapers" -}}
+{{- range .Values.metrics.scrapeFrom }}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . }}}}
+{{- end }}
+{{- end }}
+
+{{/* A monitor that a network policy keeps from scraping would be a silent mistake. */}}
+{{- define "fedjob.checkScrape" -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.metrics.scrapeFrom) -}}
+{{- fail "metrics.scrapeFrom: empty, so the network policies let nobody scrape; name the namespace of your Prometheus, e.g. --set metrics.scrapeFrom={monitoring}" -}}
+{{- end -}}
+{{- end }}
