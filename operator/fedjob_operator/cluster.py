@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -116,6 +116,12 @@ class Cluster:
             token = page["metadata"].get("continue") or ""
             if not token:
                 return found, int(page["metadata"]["resourceVersion"])
+
+    async def events(self, namespace: str, uid: str, reason: str) -> Sequence[Raw]:
+        """Events with this reason about the object with this UID; the API server forgets them after an hour."""
+        query = [("fieldSelector", f"involvedObject.uid={uid},reason={reason}"), ("limit", str(_PAGE))]
+        found: Sequence[Raw] = (await self._call("GET", EVENT, EVENT.path(namespace), query))["items"]
+        return found
 
     async def apply(
         self, manifest: Manifest, *, status: bool = False, force: bool = True, manager: str = FIELD_MANAGER

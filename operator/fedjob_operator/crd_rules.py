@@ -66,6 +66,21 @@ _TRAINER: Final[Mapping[str, tuple[Rule, ...]]] = {
 }  # fmt: skip
 
 
+_FAILURES: Final[Mapping[str, tuple[Rule, ...]]] = {
+    "rules": (Rule("self.all(rule, self.exists_one(other, other.name == rule.name))", "name: allowed: each rule once"),),
+    "rules[]": (
+        Rule(
+            "has(self.onExitCodes) != (has(self.onReasons) && size(self.onReasons) > 0)",
+            "allowed: exactly one of onExitCodes and onReasons",
+        ),
+        Rule(
+            "self.action != 'FailSite' || self.role == 'Client'",
+            "action: allowed: Restart, Ignore or FailJob, as role is Server",
+        ),
+    ),
+}  # fmt: skip
+
+
 def _below(path: str, rules: Mapping[str, tuple[Rule, ...]]) -> dict[str, tuple[Rule, ...]]:
     return {f"{path}.{name}": found for name, found in rules.items()}
 
@@ -113,6 +128,7 @@ JOB: Final[Mapping[str, tuple[Rule, ...]]] = {
     ),
     **_below("spec", _WORKFLOW),
     **_below("spec", _TRAINER),
+    **_below("spec.failurePolicy", _FAILURES),
     "spec.trainer": (
         Rule(
             "has(self.command) || (has(self.files) && 'train.py' in self.files)",
@@ -171,6 +187,7 @@ SITE_JOB: Final[Mapping[str, tuple[Rule, ...]]] = {
     ),
     **_below("spec", _WORKFLOW),
     **_below("spec", _TRAINER),
+    **_below("spec.restarts", _FAILURES),
 }
 
 POLICY: Final[Mapping[str, tuple[Rule, ...]]] = {

@@ -5,6 +5,7 @@ Nothing here asks or waits. Absent is `None` or an empty tuple, never an error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,8 @@ _IMAGE_REASONS = frozenset(
 )
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _MAX_WORDS = 1000
+_COMBINED = "(combined from similar events): "
+_FORBIDDEN_POD = re.compile(r'^pods "[^"]*" is forbidden: ')  # a name that is another one at the next try
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Pod:
 
     problem: why it does not run, one of ImagePull, Unschedulable, NodeLost, "" if nothing is wrong; words: what is known of it,
     or the last words of a container that has ended. disrupted: it was ended from outside: eviction, preemption, a lost node.
+    out_of_memory: a container was killed for the memory that it used.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Pod:
     node: str = ""
     exit_code: int | None = None
     disrupted: bool = False
+    out_of_memory: bool = False
     problem: str = ""
     words: str = ""
 
@@ -49,7 +54,10 @@ class Pod:
 
 @dataclass(frozen=True)
 class BatchJob:
-    """A Job of a server or a client. finished: "", Complete or Failed. suspended: its queue has not admitted it."""
+    """A Job of a server or a client. finished: "", Complete or Failed. suspended: its queue has not admitted it.
+
+    refused: why the API server does not let the Job controller make its pods, in its words; "" as far as is known.
+    """
 
     name: str
     uid: str
@@ -60,6 +68,8 @@ class BatchJob:
     message: str = ""
     suspended: bool = False
     leaving: bool = False
+    created_at: datetime | None = None
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,11 @@ def moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
+def stamp(moment: datetime) -> str:
+    """A time as the API server writes it, in whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def condition(raw: Raw, kind: str) -> tuple[str, str, str]:
     """Status, reason and message of a condition; Unknown if there is none."""
     for found in (raw.get("status") or {}).get("conditions") or ():
@@ -181,7 +196,29 @@ def read_job(raw: Raw) -> BatchJob:
         message=end.get("message", ""),
         suspended=bool((raw.get("spec") or {}).get("suspend")),
         leaving="deletionTimestamp" in raw["metadata"],
+        created_at=moment(raw["metadata"].get("creationTimestamp")),
     )
+
+
+def podless(jobs: Iterable[BatchJob], pods: Iterable[Pod]) -> list[BatchJob]:
+    """Jobs that should have a pod and have none."""
+    with_pod = {pod.run for pod in pods}
+    waiting = (job for job in jobs if not (job.finished or job.suspended or job.leaving))
+    return [job for job in waiting if job.run not in with_pod]
+
+
+def read_refusal(events: Iterable[Raw]) -> str:
+    """Why pods of a Job are not made, from its FailedCreate events: the newest one's words, without the name of the pod."""
+    newest = max(events, key=_told_at, default=None)
+    if newest is None:
+        return ""
+    words = str(newest.get("message") or "").removeprefix(_COMBINED).removeprefix("Error creating: ")
+    return _FORBIDDEN_POD.sub("", words)[:_MAX_WORDS]
+
+
+def _told_at(event: Raw) -> str:
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def read_pod(raw: Raw) -> Pod:
@@ -202,6 +239,7 @@ def read_pod(raw: Raw) -> Pod:
         node=(raw.get("spec") or {}).get("nodeName") or "",
         exit_code=ended.get("exitCode"),
         disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+        out_of_memory=ended.get("reason") == "OOMKilled",
         problem=problem,
         words=words
         or str(ended.get("message") or ended.get("reason") or status.get("message") or "")[-_MAX_WORDS:].strip(),

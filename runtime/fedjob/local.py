@@ -25,13 +25,13 @@ from pathlib import Path
 
 from . import conclusion, identity
 from . import config as configuration
-from .api import FederatedJob, Site, to_yaml
+from .api import FailureRule, FederatedJob, Site, to_yaml
 from .conclusion import Conclusion
 from .errors import ConfigError, NotWanted, StaleAttempt, StateError
 from .herald import Herald
 from .model import ParamsType
 from .records import METRICS_FILE, STATUS_FILE, Status, read_status, write_status
-from .restarts import Budget, delay_seconds, spend
+from .restarts import Budget, End, delay_seconds, fitting, spend
 from .stored import write_whole
 from .tls import SERVER_ENVIRONMENT
 from .warden import END_NOW
@@ -209,9 +209,13 @@ def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float)
 
 
 def _again(run: Run, process: Process, code: int) -> int | None:
-    """Plan a restart, if the failure policy has one left."""
-    status = run.status()
-    budget = spend(process.budget, status.progress.completed_rounds if status else 0)
+    """Plan a restart, if the failure policy has one left, or do what a rule of it says."""
+    status, role = run.status(), "Server" if process.name == SERVER else "Client"
+    rule = fitting(run.job.spec.failure_policy.rules, role, [End(code if code >= 0 else 128 - code)])
+    if rule is not None and rule.action in ("FailSite", "FailJob"):
+        return _by_rule(run, process, code, rule)
+    ignored = rule is not None and rule.action == "Ignore"
+    budget = process.budget if ignored else spend(process.budget, status.progress.completed_rounds if status else 0)
     if budget is None:
         process.given_up = f"ended with {_exit_text(code)}, {process.budget.allowed} restarts used up"
         log.warning("%s %s; see %s", process.name, process.given_up, _log_path(run, process.name))
@@ -224,9 +228,22 @@ def _again(run: Run, process: Process, code: int) -> int | None:
         _say_final(run, process, "RestartBudgetExhausted", process.given_up)
         return None
     process.budget, process.restarts = budget, process.restarts + 1
-    process.due = time.monotonic() + delay_seconds(budget.used)
+    process.due = time.monotonic() + delay_seconds(process.restarts if ignored else budget.used)
     log.warning("%s ended with %s; restart %d", process.name, _exit_text(code), process.restarts)
     return None
+
+
+def _by_rule(run: Run, process: Process, code: int, rule: FailureRule) -> int | None:
+    """A rule ends a site, or the job: its exit code, unless the server had ended it already."""
+    process.given_up = f"ended with {_exit_text(code)}: rule {rule.name} of failurePolicy: {rule.action}"
+    log.warning("%s %s; see %s", process.name, process.given_up, _log_path(run, process.name))
+    if rule.action == "FailSite":
+        _say_final(run, process, "SiteFailedByRule", process.given_up)
+        return None
+    _stop(run)  # the server first writes that it was interrupted
+    end = run.conclusion() or Conclusion("Failed", "FailedByRule", f"{process.name} {process.given_up}")
+    _end(run, end)
+    return 0 if end.state == "Complete" else 1
 
 
 def _say_final(run: Run, site: Process, reason: str, message: str) -> None:

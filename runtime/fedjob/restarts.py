@@ -1,12 +1,15 @@
-"""Restart budgets.  PURE
+"""What follows from the death of a process: restart budgets, and the rules of a failure policy.  PURE
 
 A process may be restarted so many times; the count starts again after enough newly completed rounds, because a job that
-moves on is not one that loops.
+moves on is not one that loops. A rule may decide otherwise for one kind of death.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from .api import FailureRule
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,26 @@ class Budget:
     refill_rounds: int
     used: int = 0
     at_round: int = 0
+
+
+@dataclass(frozen=True)
+class End:
+    """How a process ended. exit_code: 128 and the signal's number for a signal, None if nobody knows. reasons: as in onReasons."""
+
+    exit_code: int | None = None
+    reasons: frozenset[str] = frozenset()
+
+
+def fitting(rules: Sequence[FailureRule], role: str, ends: Sequence[End]) -> FailureRule | None:
+    """The first rule for processes of this role, Client or Server, that fits the end of one of them; None if none does."""
+    return next((rule for rule in rules if rule.role == role and any(_fits(rule, end) for end in ends)), None)
+
+
+def _fits(rule: FailureRule, end: End) -> bool:
+    codes = rule.on_exit_codes
+    if codes is None:
+        return not end.reasons.isdisjoint(rule.on_reasons)
+    return bool(end.exit_code) and (end.exit_code in codes.values) == (codes.operator == "In")
 
 
 def spend(budget: Budget, completed_rounds: int) -> Budget | None:

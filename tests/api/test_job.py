@@ -170,6 +170,24 @@ def test_a_job_that_carries_train_py_needs_no_command() -> None:
             id="the first model has a source",
         ),
         pytest.param(
+            change("spec/failurePolicy/rules", [{"name": "r", "action": "FailJob"}]),
+            "spec.failurePolicy.rules[0].onExitCodes: missing, allowed: exactly one of onExitCodes and onReasons",
+            id="a rule fits something",
+        ),
+        pytest.param(
+            change(
+                "spec/failurePolicy/rules",
+                [{"name": "r", "role": "Server", "onReasons": ["OOMKilled"], "action": "FailSite"}],
+            ),
+            'spec.failurePolicy.rules[0].action: got "FailSite", allowed: Restart, Ignore or FailJob, as role is Server',
+            id="a server is no site",
+        ),
+        pytest.param(
+            change("spec/failurePolicy/rules", [{"name": "r", "onReasons": ["OOMKilled"], "action": "Restart"}] * 2),
+            'spec.failurePolicy.rules[1].name: got "r", allowed: each rule once; rules[0] has this name already',
+            id="a rule has a name of its own",
+        ),
+        pytest.param(
             change("spec/privacy", {}),
             "spec.privacy: unknown field, allowed: workflow, trainer, sites, model, server, failurePolicy, "
             "startDeadlineSeconds, activeDeadlineSeconds, suspend, ttlSecondsAfterFinished, cleanPodPolicy, scheduling",

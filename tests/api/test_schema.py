@@ -68,6 +68,9 @@ def test_only_what_has_no_good_default_is_required() -> None:
         "spec.sites.[].name",
         "spec.sites.[].env.[].name",
         "spec.sites.[].env.[].value",
+        "spec.failurePolicy.rules.[].name",
+        "spec.failurePolicy.rules.[].onExitCodes.values",
+        "spec.failurePolicy.rules.[].action",
     ]
 
 

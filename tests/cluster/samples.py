@@ -42,7 +42,18 @@ _SITE_JOB: Raw = {
     },
     "data": "scans",
     "scheduling": {"queueName": "gpus", "tolerations": [{"key": "spot", "operator": "Exists"}]},
-    "restarts": {"allowed": 3, "forgiven": 1},
+    "restarts": {
+        "allowed": 3,
+        "forgiven": 1,
+        "rules": [
+            {
+                "name": "bad-data",
+                "role": "Client",
+                "onExitCodes": {"operator": "In", "values": [42]},
+                "action": "FailSite",
+            }
+        ],
+    },
     "serverLostSeconds": 600,
     "approval": {"decision": "Approved", "digest": "0123456789abcdef", "by": "alice"},
 }

@@ -66,8 +66,22 @@ SCHEDULING = some(
         some(key=st.just("a"), operator=st.sampled_from(["Exists", "Equal"]), value=st.sampled_from(["", "b"])), max_size=2
     )
 )  # fmt: skip
+FAILURE_POLICY = some(
+    rules=st.lists(
+        st.fixed_dictionaries(
+            {"name": st.sampled_from(["a", "b"]), "action": st.sampled_from(["Restart", "FailSite", "FailJob", "Cry"])},
+            optional={
+                "role": st.sampled_from(["Client", "Server"]),
+                "onExitCodes": st.fixed_dictionaries({"values": st.lists(st.integers(0, 3), max_size=2)}),
+                "onReasons": st.lists(st.sampled_from(["OOMKilled", "Disrupted", "Bored"]), max_size=2),
+            },
+        ),
+        max_size=2,
+    )
+)
 SPEC = st.fixed_dictionaries(
-    {"workflow": WORKFLOW, "sites": SITES, "trainer": TRAINER}, optional={"model": MODEL, "scheduling": SCHEDULING}
+    {"workflow": WORKFLOW, "sites": SITES, "trainer": TRAINER},
+    optional={"model": MODEL, "scheduling": SCHEDULING, "failurePolicy": FAILURE_POLICY},
 )
 
 
@@ -117,6 +131,7 @@ def test_both_take_a_job_or_both_refuse_it(admin: Kube, namespace: str, name: st
         st.tuples(st.just("trainer"), TRAINER),
         st.tuples(st.just("model"), MODEL),
         st.tuples(st.just("scheduling"), SCHEDULING),
+        st.tuples(st.just("failurePolicy"), FAILURE_POLICY),
     )
 )
 def test_both_agree_when_one_part_of_a_good_job_changes(

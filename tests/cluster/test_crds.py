@@ -116,7 +116,20 @@ JOB_RULES = [
     ("spec/scheduling/tolerations", [{"value": "a"}], "Exists, as there is no key"),
     ("spec/scheduling/tolerations", [{"key": "a", "operator": "Exists", "value": "b"}], "no value, as operator is Exists"),
 ]  # fmt: skip
+RULE = {"name": "r", "onReasons": ["OOMKilled"], "action": "Restart"}
+WRONG_RULES = [
+    ([RULE, RULE], "each rule once"),
+    ([{"name": "r", "action": "Restart"}], "exactly one of onExitCodes and onReasons"),
+    ([{**RULE, "onExitCodes": {"values": [1]}}], "exactly one of onExitCodes and onReasons"),
+    ([{**RULE, "role": "Server", "action": "FailSite"}], "Restart, Ignore or FailJob, as role is Server"),
+]
+JOB_RULES += [("spec/failurePolicy/rules", rules, why) for rules, why in WRONG_RULES]
 JOB_BOUNDS = [
+    (
+        "spec/failurePolicy/rules",
+        [{"name": "r", "action": "FailJob", "onExitCodes": {"values": [0]}}],
+        "greater than or equal to 1",
+    ),
     ("spec/workflow/rounds", 0, "greater than or equal to 1"),
     ("spec/workflow/rounds", 100_001, "less than or equal to 100000"),
     ("spec/workflow/type", "FedNone", "Unsupported value"),
@@ -161,6 +174,7 @@ OTHER_RULES = [
     (SITE_JOB, "spec/workflow/stopWhen", {"metric": "loss"}, "value or patienceRounds, or both"),
     (SITE_JOB, "spec/scheduling/tolerations", [{"value": "a"}], "Exists, as there is no key"),
     (SITE_JOB, "spec/scheduling/tolerations", [{"key": "a", "operator": "Exists", "value": "b"}], "no value, as operator is"),
+    *[(SITE_JOB, "spec/restarts", {"allowed": 3, "rules": rules}, why) for rules, why in WRONG_RULES],
     (SITE_JOB, "spec/job/attempt", 0, "greater than or equal to 1"),
     (SITE_JOB, "spec/approval/decision", "Maybe", "Unsupported value"),
     (SITE_POLICY, "metadata/name", "other", "default, as a namespace has one policy"),

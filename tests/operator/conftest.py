@@ -173,10 +173,10 @@ class World:
     def report(self, key: Key, state: str = "Running", completed: int = 0) -> None:
         """The server's report, as the endpoint applies it."""
         raw = self.objects[(names.FEDERATED_JOB.name, key.namespace, key.name)]
-        status = {
-            **(raw.get("status") or {}),
-            "progress": {"state": state, "completedRounds": completed, "totalRounds": 3},
-        }
+        progress = {"state": state, "completedRounds": completed, "totalRounds": 3}
+        if completed:
+            progress["lastRoundTime"] = stamp(self.now)
+        status = {**(raw.get("status") or {}), "progress": progress}
         sites = {entry["name"]: entry for entry in status.get("sites") or ()}
         status["sites"] = [
             {**sites.get(s["name"], {"name": s["name"]}), "training": "Training"} for s in raw["spec"]["sites"]
@@ -192,6 +192,11 @@ class World:
                 self.remove((names.POD.name, metadata["namespace"], metadata["name"]))
 
     # ---------------------------------------------------------------------------------- what the operator does
+
+    @property
+    def trust(self) -> Any:
+        """Whom the certificates are from."""
+        return AUTHORITY.trust
 
     def plan(self, key: Key) -> Plan:
         """The decision for a key, now."""

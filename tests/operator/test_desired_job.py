@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from fedjob.api.reasons import JOB_CONDITIONS
 from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER
-from fedjob_operator.reasons import JOB_CONDITIONS
 
 COMPLETE = json.dumps({"reason": "RoundsCompleted", "message": ""})
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedjob.api import JobStatus, SiteJobSpec, SiteJobStatus
+from fedjob.api.reasons import JOB_CONDITIONS, SITE_JOB_CONDITIONS
 from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER
-from fedjob_operator.reasons import JOB_CONDITIONS, SITE_JOB_CONDITIONS
 
 COMPLETE = json.dumps({"reason": "RoundsCompleted", "message": ""})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fedjob.api import JobStatus
@@ -11,6 +12,7 @@ from fedjob.records import JobRef, Progress, SiteStatus, Status
 from fedjob_operator.hub.reports import is_news, manifest
 
 JOB = {"metadata": {"namespace": "n", "name": "digits", "uid": "u", "resourceVersion": "7"}, "spec": {}}
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
 REPORT = Status(
     job=JobRef("digits", "u", 2),
     state="Running",
@@ -21,7 +23,7 @@ REPORT = Status(
 
 
 def after(report: Status) -> dict[str, Any]:
-    return {**JOB, "status": manifest(JOB, report)["status"]}
+    return {**JOB, "status": manifest(JOB, report, NOW)["status"]}
 
 
 def test_a_report_is_what_the_model_of_the_status_allows() -> None:
@@ -30,17 +32,17 @@ def test_a_report_is_what_the_model_of_the_status_allows() -> None:
         Status(job=JobRef("digits", "u")),
         replace(REPORT, reason="loss is 0.1, at most 0.2", state="Complete"),
     ):
-        told = manifest(JOB, report)
+        told = manifest(JOB, report, NOW)
         status = JobStatus.model_validate_json(json.dumps(told["status"]))
         assert status.progress is not None
         assert told["metadata"]["resourceVersion"] == "7"
 
 
 def test_the_same_report_again_is_no_news_and_neither_is_a_new_estimate() -> None:
-    assert is_news(JOB, manifest(JOB, REPORT))
-    assert not is_news(after(REPORT), manifest(JOB, REPORT))
+    assert is_news(JOB, manifest(JOB, REPORT, NOW))
+    assert not is_news(after(REPORT), manifest(JOB, REPORT, NOW))
     later = replace(REPORT, progress=replace(REPORT.progress, eta_seconds=55.0), updated_at=99.0)
-    assert not is_news(after(REPORT), manifest(JOB, later))
+    assert not is_news(after(REPORT), manifest(after(REPORT), later, NOW + timedelta(minutes=1)))
 
 
 def test_a_round_a_site_or_a_metric_is_news() -> None:
@@ -49,4 +51,14 @@ def test_a_round_a_site_or_a_metric_is_news() -> None:
         replace(REPORT, sites=(replace(REPORT.sites[0], state="Answered"), REPORT.sites[1])),
         replace(REPORT, metrics={"accuracy": 0.5}),
     ):
-        assert is_news(after(REPORT), manifest(JOB, changed))
+        assert is_news(after(REPORT), manifest(JOB, changed, NOW))
+
+
+def test_the_time_of_a_round_is_that_of_the_first_report_of_it() -> None:
+    later = NOW + timedelta(minutes=1)
+    same = manifest(after(REPORT), REPORT, later)["status"]["progress"]["lastRoundTime"]
+    assert same == after(REPORT)["status"]["progress"]["lastRoundTime"] == "2030-01-01T00:00:00Z"
+    next_round = replace(REPORT, progress=replace(REPORT.progress, completed_rounds=4))
+    assert manifest(after(REPORT), next_round, later)["status"]["progress"]["lastRoundTime"] == "2030-01-01T00:01:00Z"
+    none_yet = replace(REPORT, progress=replace(REPORT.progress, completed_rounds=0))
+    assert "lastRoundTime" not in manifest(JOB, none_yet, NOW)["status"]["progress"]

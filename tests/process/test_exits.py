@@ -135,3 +135,28 @@ def test_each_end_that_is_not_the_scripts_fault_has_an_error_and_an_exit_code(
         ServerLost, "for 1 s (failurePolicy.serverLostSeconds)", script(run, "b", server_lost_seconds=1.0)
     )
     assert len({kind.exit_code for kind in (JobFailed, Superseded, StaleAttempt, ServerLost)} | {0, 1, 2}) == 7
+
+
+RULES = [
+    {"name": "data", "onExitCodes": {"values": [3]}, "action": "FailSite"},
+    {"name": "flaky", "onExitCodes": {"values": [143]}, "action": "Ignore"},
+]
+
+
+def test_rules_of_the_failure_policy_decide_by_exit_code(new_job: Callable[..., Job]) -> None:
+    """One site is given up at its first death, another is started again though it may not die once."""
+    policy = {"siteRestarts": 0, "rules": RULES}
+    sites = ["stays", "terminated", "exits-hard"]
+    run = new_job(SCRIPT, sites, workflow={"rounds": 2, "quorum": 2}, failurePolicy=policy).run()
+    assert run.site("exits-hard")["restarts"] == 0
+    assert run.site("terminated")["restarts"] == 1
+    assert all({"stays", "terminated"} <= set(r.contributors) for r in run.history)
+    said = {m.site: m.message for m in run.history[1].missing}["exits-hard"]
+    assert said == "SiteFailedByRule: ended with exit code 3: rule data of failurePolicy: FailSite"
+
+
+def test_a_rule_ends_the_whole_job(new_job: Callable[..., Job]) -> None:
+    rules = [{"name": "bug", "onExitCodes": {"values": [1]}, "action": "FailJob"}]
+    run = new_job(SCRIPT, ["stays", "exits-1"], workflow={"rounds": 2}, failurePolicy={"rules": rules}).run(code=1)
+    assert (run.status["state"], run.status["reason"]) == ("Failed", "FailedByRule")
+    assert "exits-1 ended with exit code 1: rule bug of failurePolicy: FailJob" in run.status["message"]

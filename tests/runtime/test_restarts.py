@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjob.restarts import Budget, delay_seconds, spend
+from fedjob.api import FailureRule
+from fedjob.restarts import Budget, End, delay_seconds, fitting, spend
 
 
 def spent(budget: Budget, rounds: list[int]) -> list[bool]:
@@ -49,3 +51,35 @@ def test_the_wait_before_a_restart_doubles_to_half_a_minute() -> None:
     assert [delay_seconds(n) for n in (1, 2, 3, 4)] == [0.1, 0.2, 0.4, 0.8]
     assert delay_seconds(9) == 25.6
     assert delay_seconds(10) == delay_seconds(1000) == 30.0
+
+
+def rule(name: str, role: str = "Client", **fits: Any) -> FailureRule:
+    """A rule that ends the job."""
+    return FailureRule.model_validate({"name": name, "role": role, "action": "FailJob", **fits})
+
+
+RULES = [
+    rule("server", "Server", onExitCodes={"values": [70, 137]}),
+    rule("data", onExitCodes={"values": [42, 43]}),
+    rule("memory", onReasons=["OOMKilled"]),
+    rule("unknown", onExitCodes={"operator": "NotIn", "values": [1, 137]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("role", "ends", "name"),
+    [
+        pytest.param("Client", [End(42)], "data", id="a code that is listed"),
+        pytest.param("Server", [End(42)], "", id="a rule is for one role"),
+        pytest.param("Client", [End(1), End(43)], "data", id="one of several processes is enough"),
+        pytest.param("Client", [End(1)], "", id="NotIn leaves out what it lists"),
+        pytest.param("Client", [End(2)], "unknown", id="NotIn fits any other code"),
+        pytest.param("Client", [End(0), End(None)], "", id="neither success nor an unknown end has a code"),
+        pytest.param("Client", [End(137, frozenset({"OOMKilled"}))], "memory", id="a cause"),
+        pytest.param("Client", [End(42, frozenset({"OOMKilled"}))], "data", id="the first rule that fits"),
+        pytest.param("Client", [], "", id="no process, no rule"),
+    ],
+)
+def test_the_first_rule_that_fits_decides(role: str, ends: list[End], name: str) -> None:
+    found = fitting(RULES, role, ends)
+    assert (found.name if found else "") == name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedjob.api import Site
+from fedjob.api import FailurePolicy, Site
 
 from .. import names
 from ..plan import Manifest
@@ -29,7 +29,7 @@ def site_job(of: Of, site: str, namespace: str, trust: Trust, *, forgiven: int, 
         "exchange": spec.model.exchange.model_dump(mode="json", by_alias=True, exclude_none=True),
         "trainer": _trainer(of, entry),
         "scheduling": spec.scheduling.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "restarts": {"allowed": spec.failure_policy.site_restarts, "forgiven": forgiven},
+        "restarts": _restarts(spec.failure_policy, forgiven),
         "serverLostSeconds": spec.failure_policy.server_lost_seconds,
         **({"data": entry.data} if entry.data is not None else {}),
     }
@@ -39,6 +39,14 @@ def site_job(of: Of, site: str, namespace: str, trust: Trust, *, forgiven: int, 
         return manifest
     place = {key: value for key, value in manifest["metadata"].items() if key not in ("ownerReferences", "annotations")}
     return signed({**manifest, "metadata": {**place, "namespace": namespace}})  # owners do not reach across namespaces
+
+
+def _restarts(policy: FailurePolicy, forgiven: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"allowed": policy.site_restarts, "forgiven": forgiven}
+    rules = [rule for rule in policy.rules if rule.role == "Client"]
+    if rules:
+        found["rules"] = [rule.model_dump(mode="json", by_alias=True, exclude_none=True) for rule in rules]
+    return found
 
 
 def _trainer(of: Of, site: Site) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from ..observed import stamp
 from ..plan import Event
 
 MAX_MESSAGE = 4096
@@ -67,8 +68,3 @@ def transitions(
         warning = condition["status"] == (TRUE if kind in good else FALSE)
         events.append(Event(reason, condition["message"] or f"{kind} is {condition['status']}", warning))
     return tuple(events)
-
-
-def stamp(moment: datetime) -> str:
-    """A time as the API server writes it, in whole seconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

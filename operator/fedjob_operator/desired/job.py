@@ -23,7 +23,7 @@ from .. import names
 from ..build import server as build
 from ..build import site_job as build_site
 from ..names import FEDERATED_JOB, SITE_JOB
-from ..observed import Child, Observed, Raw
+from ..observed import Child, Observed, Raw, moment
 from ..plan import NOTHING, Create, Delete, Issue, Manifest, Plan
 from ..settings import Settings
 from ..trust import Trust
@@ -35,6 +35,7 @@ from .sites import SiteView
 from .status import Facts, compose
 
 _BOUNDARY_SLACK_SECONDS = 60.0
+_STALLED_SLACK_SECONDS = 300.0  # to sum the updates up, to save the state, to report
 
 
 @dataclass(frozen=True)
@@ -124,20 +125,22 @@ def _run(case: Case, memory: Memory, accepted: State) -> Plan:
     if memory.running_at is None and case.progress.get("state") == "Running":
         memory = replace(memory, running_at=case.now)
     issue, certified = _certificate(case, memory)
-    server = step(memory.server, case.seen, case.completed_rounds, case.now)
+    server = step(memory.server, case.seen, case.job.spec, case.completed_rounds, case.now)
     memory = replace(memory, server=server.server, released=memory.released or server.ready.status == TRUE)
     views = sites.views(case.job.spec, case.seen, case.completed_rounds)
     verdict = server.verdict or _hopeless(case, views) or _late(case, memory, server.ready)
     if verdict is not None:
         return _finish(case, ended(memory, verdict, case.now))
+    silent = _stalled_seconds(case, memory) if server.ready.status == TRUE else None
     facts = Facts(
         case.seen, memory, accepted, case.now,
-        job=case.job, certified=certified, server=server.ready, views=views,
+        job=case.job, certified=certified, server=server.ready, views=views, stalled=_stalled(case, silent),
     )  # fmt: skip
     of = case.of(memory.attempt)
     wanted = [*build.surroundings(of), *_assignments(case, of, views, suspend=not memory.released)]
     create = (build.job(of, memory.server.run),) if server.start else ()
-    again = _soonest(1.0 if issue else _renewal(case), server.again, *_deadlines(case, memory))
+    again = _soonest(1.0 if issue else _renewal(case), server.again, *_deadlines(case, memory),
+                     -silent if silent is not None and silent < 0 else None)  # fmt: skip
     return _plan(case, facts, wanted, issue, create, _old_runs(case, memory), again)
 
 
@@ -173,6 +176,8 @@ def _assignments(case: Case, of: build.Of, views: Iterable[SiteView], *, suspend
 
 
 def _hopeless(case: Case, views: Sequence[SiteView]) -> Verdict | None:
+    if by_rule := sites.ended_by_rule(views):
+        return by_rule
     if case.job.spec.failure_policy.on_quorum_lost == "Wait":
         return None
     return sites.hopeless(case.job.spec, views)
@@ -195,6 +200,35 @@ def _deadlines(case: Case, memory: Memory) -> list[float | None]:
     spec, elapsed = case.job.spec, memory.active_seconds(case.now)
     start = spec.start_deadline_seconds - elapsed if memory.running_at is None else None
     return [start, spec.start_deadline_seconds + spec.active_deadline_seconds - elapsed]
+
+
+def _round_seconds(case: Case) -> float:
+    """How long a round may take."""
+    spec = case.job.spec
+    waits = spec.failure_policy.on_quorum_lost == "Wait"
+    return spec.workflow.round_timeout_seconds + (spec.failure_policy.quorum_timeout_seconds if waits else 0)
+
+
+def _stalled_seconds(case: Case, memory: Memory) -> float | None:
+    """Seconds since a round should have been reported at the latest, negative before; None if none is to be expected.
+
+    Counted from what came last: the round before, the first report, or the server's readiness after a restart or a pause.
+    """
+    if case.progress.get("state") != "Running":
+        return None
+    known = (case.seen.job.get("status") or {}).get("conditions") or ()
+    ready = [c["lastTransitionTime"] for c in known if c["type"] == "ServerReady" and c["status"] == TRUE]
+    times = [memory.running_at, moment(case.progress.get("lastRoundTime")), *map(moment, ready)]
+    last = max((time for time in times if time is not None), default=case.now)
+    return (case.now - last) / timedelta(seconds=1) - _round_seconds(case) - _STALLED_SLACK_SECONDS
+
+
+def _stalled(case: Case, silent: float | None) -> State | None:
+    if silent is None or silent < 0:
+        return None
+    seconds = round(_round_seconds(case))
+    rounds = f"{case.completed_rounds} of {case.job.spec.workflow.rounds} rounds"
+    return State(FALSE, "Stalled", f"{rounds} reported, and none since; a round may take {seconds} s")
 
 
 def _old_runs(case: Case, memory: Memory) -> list[Delete]:
@@ -227,10 +261,7 @@ def _boundary_seconds(case: Case, memory: Memory) -> float:
     assert memory.suspended_since is not None
     if case.progress.get("state") != "Running":
         return 0.0
-    spec = case.job.spec
-    patience = spec.workflow.round_timeout_seconds + _BOUNDARY_SLACK_SECONDS
-    if spec.failure_policy.on_quorum_lost == "Wait":
-        patience += spec.failure_policy.quorum_timeout_seconds
+    patience = _round_seconds(case) + _BOUNDARY_SLACK_SECONDS
     return max(patience - (case.now - memory.suspended_since) / timedelta(seconds=1), 0.0)
 
 

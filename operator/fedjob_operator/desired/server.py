@@ -7,18 +7,19 @@ does not count; one that died counts, and the count begins again after `refillOn
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from fedjob.restarts import Budget, delay_seconds, spend
+from fedjob.api import JobSpec
+from fedjob.api.reasons import FAILURES, SUCCESSES
+from fedjob.restarts import Budget, spend
 
 from ..observed import BatchJob, Observed, Pod
-from ..reasons import FAILURES, SUCCESSES
 from .conditions import FALSE, TRUE, State
+from .runs import blocked, death, last_words, limit_text, living, pause_seconds
 
-_COMPLETE, _FAILED, _UNUSABLE, _STOPPED = 0, 1, 2, 143  # exit codes of the server process
+_COMPLETE, _FAILED, _UNUSABLE = 0, 1, 2  # exit codes of the server process
 _NO_BUDGET = Budget(allowed=0, refill_rounds=1)
 _NO_POD = State(FALSE, "NotStarted")
 
@@ -56,20 +57,22 @@ class Step:
     verdict: Verdict | None = None
 
 
-def step(server: Server, seen: Observed, completed_rounds: int, now: datetime) -> Step:
+def step(server: Server, seen: Observed, spec: JobSpec, completed_rounds: int, now: datetime) -> Step:
     """What becomes of the server of a job that should run."""
     if server.run == 0:
         return _first(server, seen)
     job = seen.run(server.run)
     pods = [pod for pod in seen.pods if pod.run == server.run]
     if job is None or job.leaving:  # not made yet, or somebody deleted it: the same run once more, alone
-        return Step(server, _blocked(seen.pods) or _NO_POD, start=job is None and not _alive(seen.pods), again=5.0)
+        stands = blocked(seen.pods)
+        return Step(server, stands or _NO_POD, start=job is None and stands is None, again=5.0)
     if job.finished == "":
-        return Step(server, readiness(pods, State(TRUE, "Ready"), _NO_POD))
+        ready, again = living(job, pods, State(TRUE, "Ready"))
+        return Step(server, ready, again=again)
     verdict = _verdict(job, _last(pods))
     if verdict is not None:
         return Step(server, State(FALSE, "Finished"), verdict=verdict)
-    return _after_death(server, job, seen, completed_rounds, now)
+    return _after_death(server, job, seen, spec, completed_rounds, now)
 
 
 def next_run(server: Server) -> Server:
@@ -78,44 +81,36 @@ def next_run(server: Server) -> Server:
 
 
 def _first(server: Server, seen: Observed) -> Step:
-    if _alive(seen.pods):
-        return Step(server, _blocked(seen.pods) or _NO_POD, again=5.0)
+    if stands := blocked(seen.pods):
+        return Step(server, stands, again=5.0)
     return Step(replace(server, run=1), _NO_POD, start=True)
 
 
-def _after_death(server: Server, job: BatchJob, seen: Observed, completed_rounds: int, now: datetime) -> Step:
-    pod = _last([pod for pod in seen.pods if pod.run == server.run])
-    words = _obituary(job, pod)
-    outside = pod is not None and (pod.disrupted or pod.exit_code == _STOPPED)
-    budget = server.budget if outside else spend(server.budget, completed_rounds)
+def _after_death(
+    server: Server, job: BatchJob, seen: Observed, spec: JobSpec, completed_rounds: int, now: datetime
+) -> Step:
+    pods = [pod for pod in seen.pods if pod.run == server.run]
+    memory = limit_text(spec.server.resources.limits, "spec.server.resources")
+    end = death(job, pods, "Server", spec.failure_policy.rules, memory)
+    if end.action == "FailJob":
+        return Step(
+            server, State(FALSE, "Finished"), verdict=Verdict(False, "FailedByRule", f"the server: {end.words}")
+        )
+    budget = spend(server.budget, completed_rounds) if end.action == "Restart" else server.budget
     if budget is None:
-        return Step(server, State(FALSE, "Finished"), verdict=_exhausted(server, words))
-    if blocked := _blocked(seen.pods):
-        return Step(server, blocked, again=15.0)
-    wait = 0.0 if outside else delay_seconds(budget.used)
-    left = wait - (now - (job.finished_at or now)) / timedelta(seconds=1)
+        return Step(server, State(FALSE, "Finished"), verdict=_exhausted(server, end.words))
+    if stands := blocked(seen.pods):
+        return Step(server, stands, again=15.0)
+    left = pause_seconds(end, job, budget.used, now)
     if left > 0:
-        return Step(server, State(FALSE, "Restarting", words), again=left)
-    server = Server(server.run + 1, server.restarts + 1, budget, words)
-    return Step(server, State(FALSE, "Restarting", words), start=True)
+        return Step(server, State(FALSE, end.reason, end.words), again=left)
+    server = Server(server.run + 1, server.restarts + 1, budget, end.words)
+    return Step(server, State(FALSE, end.reason, end.words), start=True)
 
 
 def _exhausted(server: Server, words: str) -> Verdict:
     allowed = server.budget.allowed
     return Verdict(False, "RestartBudgetExhausted", f"{allowed} restarts used up without progress; {words}")
-
-
-def readiness(pods: Sequence[Pod], good: State, none: State) -> State:
-    """What a Job's pods say together: `good` if one is ready, else what stands in the way; `none` without a pod."""
-    if any(pod.ready for pod in pods):
-        return good
-    live = [pod for pod in pods if pod.live]
-    for pod in live:
-        if pod.problem:
-            return State(FALSE, pod.problem, f"pod {pod.name}: {pod.words}")
-    if live:
-        return State(FALSE, "Pending", f"pod {live[0].name} is being started")
-    return none
 
 
 def _verdict(job: BatchJob, pod: Pod | None) -> Verdict | None:
@@ -133,40 +128,6 @@ def _verdict(job: BatchJob, pod: Pod | None) -> Verdict | None:
     return None
 
 
-def last_words(pod: Pod | None) -> tuple[str, str]:
-    """Reason and message from a container's termination message: ours is JSON, anything else is its log's end."""
-    if pod is None:
-        return "", ""
-    try:
-        said = json.loads(pod.words)
-        return str(said["reason"]), str(said["message"])
-    except (ValueError, KeyError, TypeError):
-        return "", pod.words
-
-
-def _obituary(job: BatchJob, pod: Pod | None) -> str:
-    if pod is None:
-        return f"Job {job.name} failed and its pod is gone ({job.reason}: {job.message})"
-    how = f"exit code {pod.exit_code}" if pod.exit_code is not None else "no exit code"
-    words = last_words(pod)[1]
-    return f"pod {pod.name} ended with {how}" + (f": {words}" if words else "")
-
-
 def _last(pods: Sequence[Pod]) -> Pod | None:
     """The pod that tells how a run ended: one with an exit code, if any has."""
     return max(pods, key=lambda pod: (pod.exit_code is not None, pod.name), default=None)
-
-
-def _alive(pods: Sequence[Pod]) -> list[Pod]:
-    return [pod for pod in pods if pod.live]
-
-
-def _blocked(pods: Sequence[Pod]) -> State | None:
-    """Why no further run may begin yet: a pod that may be alive."""
-    alive = _alive(pods)
-    if not alive:
-        return None
-    pod = alive[0]
-    where = f" on node {pod.node}" if pod.node else ""
-    return State(FALSE, "NodeLost" if pod.problem == "NodeLost" else "Restarting",
-                 f"pod {pod.name}{where} may still be alive{f': {pod.words}' if pod.problem else ''}")  # fmt: skip

@@ -13,26 +13,25 @@ rounds went by. So a site goes on restarting its script while the hub is away, u
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from fedjob.restarts import delay_seconds
+from fedjob.api import FailureRule
 
 from .. import names
 from ..build import client as build
-from ..observed import BatchJob, ObservedSite, Pod, Raw, condition
+from ..observed import BatchJob, ObservedSite, Raw, condition, stamp
 from ..plan import NOTHING, Delete, Issue, Plan
 from ..settings import Settings
 from ..trust import Trust
 from . import certificate
-from .conditions import FALSE, TRUE, State, settle, stamp, transitions
+from .conditions import FALSE, TRUE, State, settle, transitions
 from .job import differing
 from .policy import judge
-from .server import last_words, readiness
+from .runs import blocked, death, limit_text, living, pause_seconds
 
 _BAD_WHEN_TRUE = frozenset({"Finished"})
 _QUIET = frozenset({"NotStarted", "NotFinished", "Pending", "Suspended", "Finished", "Succeeded"})
 _KEYS = ("observedGeneration", "attempt", "run", "restarts", "lastTermination", "certificateNotAfter", "conditions")
-_STOPPED = 143
 _UNFINISHED = State(FALSE, "NotFinished")
 
 
@@ -86,62 +85,52 @@ def desired_state(seen: ObservedSite, now: datetime, settings: Settings, trust: 
 
 def step(script: Script, seen: ObservedSite, spec: Raw, now: datetime) -> Step:
     """What becomes of the script of a SiteJob that should run."""
-    alive = [pod for pod in seen.pods if pod.live]
+    stands = blocked(seen.pods)
     attempt = spec["job"]["attempt"]
     if script.attempt != attempt:  # the hub has begun anew: a run of its own, once the old one is gone
-        if alive:
-            return Step(script, _blocked(alive), again=5.0)
+        if stands:
+            return Step(script, stands, again=5.0)
         return Step(replace(script, attempt=attempt, run=script.run + 1), State(FALSE, "NotStarted"), start=True)
     job = next((job for job in seen.jobs if job.run == script.run), None)
     if job is None or job.leaving:
-        running = _blocked(alive) if alive else State(FALSE, "NotStarted")
+        running = stands or State(FALSE, "NotStarted")
         if seen.trouble:
             running = State(FALSE, "Forbidden", seen.trouble)
-        return Step(script, running, start=job is None and not alive, again=5.0)
+        return Step(script, running, start=job is None and stands is None, again=5.0)
     if job.finished == "":
-        return Step(script, _running(job, seen.pods, script.run))
+        running, again = _running(job, seen, script.run)
+        return Step(script, running, again=again)
     if job.finished == "Complete":
         return Step(script, State(FALSE, "Finished"), State(TRUE, "Succeeded"))
-    return _after_death(script, job, seen, spec["restarts"], now)
+    return _after_death(script, job, seen, spec, now)
 
 
-def _after_death(script: Script, job: BatchJob, seen: ObservedSite, budget: Raw, now: datetime) -> Step:
-    alive = [pod for pod in seen.pods if pod.live]
-    ended = [pod for pod in seen.pods if pod.run == script.run and pod.exit_code]
-    words = _obituary(job, ended)
-    outside = any(pod.disrupted or pod.exit_code == _STOPPED for pod in ended)
-    used = script.restarts - budget["forgiven"]
-    if not outside and used >= budget["allowed"]:
-        why = f"{budget['allowed']} restarts used up without a completed round; {words}"
-        return Step(script, State(FALSE, "Finished"), State(TRUE, "RestartBudgetExhausted", why))
-    if alive:
-        return Step(script, _blocked(alive), again=15.0)
-    wait = 0.0 if outside else delay_seconds(max(used, 0) + 1)
-    left = wait - (now - (job.finished_at or now)) / timedelta(seconds=1)
+def _after_death(script: Script, job: BatchJob, seen: ObservedSite, spec: Raw, now: datetime) -> Step:
+    pods, budget = [pod for pod in seen.pods if pod.run == script.run], spec["restarts"]
+    rules = [FailureRule.model_validate(rule) for rule in budget.get("rules") or ()]
+    limits = (spec["trainer"].get("resources") or {}).get("limits")
+    end = death(job, pods, "Client", rules, limit_text(limits, "spec.trainer.resources"))
+    used, over = script.restarts - budget["forgiven"], State(FALSE, "Finished")
+    if end.action in ("FailSite", "FailJob"):
+        reason = "SiteFailedByRule" if end.action == "FailSite" else "JobFailedByRule"
+        return Step(script, over, State(TRUE, reason, end.words))
+    counts = end.action == "Restart"
+    if counts and used >= budget["allowed"]:
+        why = f"{budget['allowed']} restarts used up without a completed round; {end.words}"
+        return Step(script, over, State(TRUE, "RestartBudgetExhausted", why))
+    if stands := blocked(seen.pods):
+        return Step(script, stands, again=15.0)
+    left = pause_seconds(end, job, used + 1, now)
     if left > 0:
-        return Step(script, State(FALSE, "Restarting", words), again=left)
-    script = replace(script, run=script.run + 1, restarts=script.restarts + (not outside), last=words)
-    return Step(script, State(FALSE, "Restarting", words), start=True)
+        return Step(script, State(FALSE, end.reason, end.words), again=left)
+    script = replace(script, run=script.run + 1, restarts=script.restarts + counts, last=end.words)
+    return Step(script, State(FALSE, end.reason, end.words), start=True)
 
 
-def _running(job: BatchJob, pods: tuple[Pod, ...], run: int) -> State:
+def _running(job: BatchJob, seen: ObservedSite, run: int) -> tuple[State, float | None]:
     if job.suspended:
-        return State(FALSE, "WaitingForQueue", "the queue has not admitted the script's Job yet")
-    return readiness([pod for pod in pods if pod.run == run], State(TRUE, "Running"), State(FALSE, "NotStarted"))
-
-
-def _blocked(alive: list[Pod]) -> State:
-    pod = alive[0]
-    reason = "NodeLost" if pod.problem == "NodeLost" else "Restarting"
-    return State(FALSE, reason, f"pod {pod.name} of an earlier run may still be alive")
-
-
-def _obituary(job: BatchJob, ended: list[Pod]) -> str:
-    if not ended:
-        return f"Job {job.name} failed and its pod is gone ({job.reason}: {job.message})"
-    pod = ended[-1]
-    words = last_words(pod)[1]
-    return f"pod {pod.name} ended with exit code {pod.exit_code}" + (f": {words}" if words else "")
+        return State(FALSE, "WaitingForQueue", "the queue has not admitted the script's Job yet"), None
+    return living(job, [pod for pod in seen.pods if pod.run == run], State(TRUE, "Running"))
 
 
 def _without_pods(seen: ObservedSite, script: Script, accepted: State, now: datetime) -> Plan:

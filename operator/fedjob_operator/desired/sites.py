@@ -98,6 +98,14 @@ def _refill(restarts: int, before: Raw, refill_on_rounds: int, completed_rounds:
     return forgiven, at_round
 
 
+def ended_by_rule(sites: Sequence[SiteView]) -> Verdict | None:
+    """A rule of the failure policy fits how a site's script died, and ends the whole job."""
+    for site in sites:
+        if site.reason == "JobFailedByRule":
+            return Verdict(False, "FailedByRule", f"{site.name}: {site.message}")
+    return None
+
+
 def hopeless(spec: JobSpec, sites: Sequence[SiteView]) -> Verdict | None:
     """The job can no longer end well: a required site is out, or too few are left for the quorum."""
     out = [site for site in sites if site.out]

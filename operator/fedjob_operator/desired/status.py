@@ -10,10 +10,10 @@ from typing import Any
 from fedjob.api import FederatedJob
 
 from .. import names
-from ..observed import Observed, Raw
+from ..observed import Observed, Raw, stamp
 from ..plan import NOTHING, Plan
 from . import sites
-from .conditions import FALSE, TRUE, UNKNOWN, State, settle, stamp, transitions
+from .conditions import FALSE, TRUE, UNKNOWN, State, settle, transitions
 from .memory import Memory
 from .sites import SiteView
 
@@ -41,6 +41,7 @@ class Facts:
     certified: State | None = None
     admitted: State | None = None
     server: State | None = None
+    stalled: State | None = None
     views: Sequence[SiteView] = ()
 
 
@@ -112,6 +113,8 @@ def _quorum(facts: Facts) -> State:
 
 def _progressing(facts: Facts) -> State:
     progress: Raw = (facts.seen.job.get("status") or {}).get("progress") or {}
+    if facts.stalled is not None:
+        return facts.stalled
     working = facts.server is not None and facts.server.status == TRUE and progress.get("state") == "Running"
     return State(TRUE, "Training") if working else State(FALSE, "Waiting")
 
@@ -143,8 +146,13 @@ def _state(facts: Facts) -> str:
         return "Pending"
     if facts.admitted is not None and facts.admitted.status == FALSE:
         return facts.admitted.reason
-    if _progressing(facts).status == TRUE:
+    progressing, server = _progressing(facts), facts.server
+    if progressing.status == TRUE:
         return "Training"
+    if progressing.reason == "Stalled":
+        return "Stalled"
+    if server is not None and server.status == FALSE and server.reason not in _QUIET:
+        return server.reason  # what stands in the way, as kubectl has it for pods
     return "Restarting" if memory.server.run > 1 else "Starting"
 
 

@@ -103,7 +103,7 @@ class Endpoint:
         job = await self.cluster.get(names.FEDERATED_JOB, namespace, name)
         if job is None or job["metadata"]["uid"] != uid:
             return self._answer(404, "gone", f"there is no job {namespace}/{name} with this certificate's UID")
-        manifest = reports.manifest(job, report)
+        manifest = reports.manifest(job, report, datetime.now(UTC))
         if reports.is_news(job, manifest):
             await self.cluster.apply(manifest, status=True, manager=names.PROGRESS_MANAGER)
             self.metrics.reports.labels("written").inc()

@@ -5,12 +5,13 @@ A report is the `status.json` of a run (`fedjob.records.Status`). Who may speak 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from fedjob.records import Status
 
 from .. import names
-from ..observed import Raw
+from ..observed import Raw, stamp
 from ..plan import Manifest
 
 MAX_BYTES = 256 * 1024
@@ -18,8 +19,12 @@ _MAX_METRICS = 32
 _MAX_TEXT = 512
 
 
-def manifest(job: Raw, report: Status) -> Manifest:
-    """What is applied to the status of `job`. Its version is a precondition: a job made anew under its name is another job."""
+def manifest(job: Raw, report: Status, now: datetime) -> Manifest:
+    """What is applied to the status of `job`. Its version is a precondition: a job made anew under its name is another job.
+
+    now: when the report came; the time of a round is that of the first report of it.
+    """
+    before: Raw = (job.get("status") or {}).get("progress") or {}
     progress = report.progress
     word = report.reason.isalnum()  # a stop condition that holds is told in a sentence
     told: dict[str, Any] = {
@@ -35,6 +40,10 @@ def manifest(job: Raw, report: Status) -> Manifest:
         "bytesIn": report.bytes.in_,
         "bytesOut": report.bytes.out,
     }
+    if progress.completed_rounds == before.get("completedRounds") and "lastRoundTime" in before:
+        told["lastRoundTime"] = before["lastRoundTime"]
+    elif progress.completed_rounds:
+        told["lastRoundTime"] = stamp(now)
     if progress.eta_seconds is not None:
         told["etaSeconds"] = round(progress.eta_seconds)
     metrics = [{"name": key, "value": f"{value:.6g}"} for key, value in sorted(report.metrics.items())][:_MAX_METRICS]

@@ -20,6 +20,7 @@ from fedjob.api.fields import (
     DnsName,
     EnvName,
     EnvValue,
+    ExitCode,
     FileName,
     FileText,
     ImageName,
@@ -309,6 +310,49 @@ class Scheduling(Part):
     )
 
 
+class ExitCodes(Part):
+    """Exit codes that a rule is about."""
+
+    operator: Literal["In", "NotIn"] = Field(
+        default="In", description="In: one of the values. NotIn: any other than the values and 0."
+    )
+    values: tuple[ExitCode, ...] = Field(
+        strict=False,
+        min_length=1,
+        max_length=64,
+        description="Exit codes. A signal is 128 and its number: SIGKILL is 137.",
+    )
+
+
+class FailureRule(Part):
+    """What to do about one kind of death."""
+
+    name: DnsLabel = Field(description="Name of the rule, for messages.")
+    role: Literal["Client", "Server"] = Field(
+        default="Client",
+        description="Whose death. Client: a site's script. Server: the job's server, whose codes 0, 1 and 2 are verdicts and no "
+        "deaths.",
+    )
+    on_exit_codes: ExitCodes | None = Field(default=None, description="Fits these exit codes.")
+    on_reasons: tuple[Literal["OOMKilled", "Disrupted"], ...] = Field(
+        default=(),
+        strict=False,
+        max_length=2,
+        description="Fits these causes. OOMKilled: killed for the memory that it used. Disrupted: ended from outside, by an "
+        "eviction, a preemption or the loss of a node. One machine knows neither.",
+    )
+    action: Literal["Restart", "Ignore", "FailSite", "FailJob"] = Field(
+        description="Restart: start it again, and count that. Ignore: start it again, and do not. FailSite: the site takes no "
+        "part any more. FailJob: the job fails.",
+    )
+
+    def _broken_rules(self) -> Iterator[Broken]:
+        if (self.on_exit_codes is None) == (not self.on_reasons):
+            yield Broken(("onExitCodes",), None, "exactly one of onExitCodes and onReasons")
+        if self.action == "FailSite" and self.role == "Server":
+            yield Broken(("action",), self.action, "Restart, Ignore or FailJob, as role is Server")
+
+
 class FailurePolicy(Part):
     """What happens when processes die or sites fall silent."""
 
@@ -341,6 +385,16 @@ class FailurePolicy(Part):
     server_lost_seconds: int = Field(
         default=600, ge=1, le=MAX_ROUND_SECONDS, description="Seconds that a client waits for a server that is gone."
     )
+    rules: tuple[FailureRule, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=20,
+        description="What to do about particular deaths, each name once; the first rule that fits decides. Default: an end from "
+        "outside is restarted and not counted, any other is restarted and counted.",
+    )
+
+    def _broken_rules(self) -> Iterator[Broken]:
+        yield from repeated([rule.name for rule in self.rules], ("rules",), "rule")
 
 
 class JobSpec(Part):

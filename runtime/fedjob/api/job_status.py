@@ -17,6 +17,9 @@ class Progress(Part):
     completed_rounds: Count | None = Field(default=None, description="Number of complete rounds.")
     total_rounds: Count | None = Field(default=None, description="Number of rounds of the job.")
     percent: int | None = Field(default=None, ge=0, le=100, description="completedRounds of totalRounds, in percent.")
+    last_round_time: Timestamp | None = Field(
+        default=None, description="When the last complete round was first reported."
+    )
     last_round_seconds: str | None = Field(
         default=None,
         max_length=32,

@@ -22,7 +22,7 @@ from fedjob.api.fields import (
     Timestamp,
     Uid,
 )
-from fedjob.api.job import EnvVar, Exchange, Resources, Scheduling
+from fedjob.api.job import EnvVar, Exchange, FailureRule, Resources, Scheduling
 from fedjob.api.metadata import ObjectMetadata
 from fedjob.api.workflow import AnyWorkflow
 
@@ -74,6 +74,12 @@ class AssignedRestarts(Part):
     allowed: int = Field(ge=0, le=1000, description="Restarts without a completed round after which the site is lost.")
     forgiven: Count = Field(
         default=0, description="Restarts that no longer count, as rounds were completed since; it never goes down."
+    )
+    rules: tuple[FailureRule, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=20,
+        description="What to do about particular deaths of the script; the first rule that fits decides.",
     )
 
 

@@ -201,3 +201,39 @@ def test_a_job_made_anew_under_the_same_name_is_another_job(
     second.wait("Accepted", "True", "Accepted")
     until("a server of its own", lambda: kubelet.live(SERVER))
     assert second.condition("Complete") == ("False", "NotFinished")
+
+
+def test_a_quota_that_keeps_the_server_from_being_made_is_a_reason_and_is_noticed_when_it_is_raised(
+    admin: Any, start_operator: Any, submit: Any, kubelet: Any, until: Any
+) -> None:
+    quotas = f"/api/v1/namespaces/{kubelet.namespace}/resourcequotas"
+    admin.call("POST", quotas, {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
+    until("the quota to count", lambda: "hard" in admin.call("GET", f"{quotas}/none").get("status", {}))
+    start_operator()
+    job = submit()
+    job.wait("ServerReady", "False", "QuotaExceeded")
+    ready = next(c for c in job.status["conditions"] if c["type"] == "ServerReady")
+    assert ready["message"].startswith("exceeded quota: none, requested: pods=1")
+    assert job.status["state"] == "QuotaExceeded"
+    admin.call("DELETE", f"{quotas}/none")
+    kubelet.run(SERVER, 1)
+    job.wait("ServerReady", "True", "Ready")
+
+
+def test_a_site_whose_pods_the_api_server_refuses_is_named_with_its_words(
+    admin: Any, start_operator: Any, submit: Any, kubelet: Any, until: Any
+) -> None:
+    start_operator()
+    job = submit(scheduling={"priorityClassName": "nowhere"})
+    kubelet.run(SERVER, 1)
+
+    def refused() -> list[str]:
+        sites = job.status.get("sites") or ()
+        return [site["message"] for site in sites if site.get("reason") == "PodRefused"]
+
+    said = until("both sites to say so", lambda: len(found := refused()) == 2 and found)
+    assert said == ["no PriorityClass with name nowhere was found"] * 2
+    assert (
+        "PodRefused: no PriorityClass"
+        in next(c for c in job.status["conditions"] if c["type"] == "QuorumReached")["message"]
+    )

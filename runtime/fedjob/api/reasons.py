@@ -26,7 +26,15 @@ class Condition:
     reasons: Mapping[str, Reason]
 
 
+_REFUSED: Final = {
+    "QuotaExceeded": Reason("A quota of the namespace keeps the pod from being made.", "Lower the resources, free the quota or have it raised; the message is the API server's."),
+    "PodSecurity": Reason("The namespace enforces a Pod Security standard that the pod does not meet.", "See the message, which is the API server's."),
+    "WebhookDenied": Reason("An admission webhook keeps the pod from being made.", "Ask whoever runs the webhook that the message names."),
+    "PodRefused": Reason("The API server does not let the pod be made.", "See the message, which is the API server's."),
+}  # fmt: skip
+
 _PODS: Final = {
+    **_REFUSED,
     "ImagePull": Reason("The image cannot be pulled.", "Check the image's name and spec.trainer.image, and the pull secret."),
     "Unschedulable": Reason("No node has room for the pod.", "Lower the resources, or wait for a node; the message is the scheduler's."),
     "NodeLost": Reason(
@@ -34,6 +42,10 @@ _PODS: Final = {
         "Bring the node back, or delete the Node, or taint it node.kubernetes.io/out-of-service.",
     ),
     "Restarting": Reason("The process died and is started again after a pause.", "See the message for its last words."),
+    "OOMKilled": Reason(
+        "The process used more memory than its container's limit and was killed; it is started again after a pause.",
+        "Raise the limit that the message names, or use less memory.",
+    ),
 }  # fmt: skip
 
 JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
@@ -91,7 +103,8 @@ JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
             "Training": Reason("The workflow runs."),
             "Waiting": Reason("The workflow has not begun."),
             "Stalled": Reason(
-                "No report from the server for longer than a round may take.", "See the server's log and status.sites."
+                "The server has reported no complete round for longer than a round may take.",
+                "See the server's log and status.sites.",
             ),
             "Finished": Reason("The job has ended."),
         },
@@ -100,7 +113,7 @@ JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
         "A site takes no part any more; the job goes on without it.",
         {
             "AllSites": Reason("Every site takes part."),
-            "SiteFailed": Reason("A site's script has used up its restarts.", "See the site's message in status.sites."),
+            "SiteFailed": Reason("A site's script has used up its restarts, or a rule has ended it.", "See the site's message in status.sites."),
             "SiteRefused": Reason("A site's policy refuses the job.", "Ask the site's administrator; the message names the rule."),
         },
     ),
@@ -121,6 +134,7 @@ JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
             "StartDeadlineExceeded": Reason("The job was not running within spec.startDeadlineSeconds.", "See why in ServerReady and QuorumReached."),
             "DeadlineExceeded": Reason("The job ran longer than spec.activeDeadlineSeconds.", "Raise it, or ask for fewer rounds."),
             "RestartBudgetExhausted": Reason("The server died too often without completing a round.", "See the message for its last words, and the log."),
+            "FailedByRule": Reason("A rule of spec.failurePolicy ends the job; the message names it.", "See the message for the last words of the process, and its log."),
             "RequiredSiteFailed": Reason("A required site has failed or refused.", "See the site's message in status.sites."),
             "QuorumUnreachable": Reason("Too few sites are left for a round to count.", "See status.sites."),
             "QuorumNotMet": Reason("A round ended with fewer results than the quorum.", "See status.sites; lower the quorum or raise the round's timeout."),
@@ -163,6 +177,8 @@ SITE_JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
             "NotFinished": Reason("The script has not ended."),
             "Succeeded": Reason("The script ended with exit code 0."),
             "RestartBudgetExhausted": Reason("The script died too often.", "See the message for its last words, and the log."),
+            "SiteFailedByRule": Reason("A rule of the job's failurePolicy ends the site's part; the message names it.", "See the message for the script's last words, and the log."),
+            "JobFailedByRule": Reason("A rule of the job's failurePolicy ends the whole job; the message names it.", "See the message for the script's last words, and the log."),
         },
     ),
 }  # fmt: skip
