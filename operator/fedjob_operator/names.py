@@ -27,7 +27,7 @@ SERVER, CLIENT = "server", "client"
 
 JOB_PORT: Final = 8443  # a job's server, and the Service before it
 HUB_PORT: Final = 8443  # the operator's endpoint for progress
-METRICS_PORT: Final = 8080
+METRICS_PORT: Final = 8080  # of the operator, of servers and of clients
 RENDEZVOUS_PORT: Final = 29500  # torchrun between the nodes of one site
 
 USER: Final = 65532  # "nonroot" of the images; no relation to any user of the node
@@ -40,6 +40,7 @@ CODE_FOLDER: Final = "/opt/fedjob/trainer"
 DATA_FOLDER: Final = "/data"
 SCRATCH_FOLDER: Final = "/tmp"
 CONFIG_FILE: Final = "config.json"
+METRICS_LISTEN: Final = f"0.0.0.0:{METRICS_PORT}"
 TERMINATION_FILE: Final = "/dev/termination-log"
 
 

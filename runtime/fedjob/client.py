@@ -11,8 +11,10 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +88,7 @@ class _Session:
     model: FLModel | None = None
     forms: dict[str, Mapping[str, str]] = field(default_factory=dict)  # part -> tensor name -> torch or numpy
     thread_failure: str = ""
+    received_at: float = 0.0  # monotonic
 
 
 _session: _Session | None = None
@@ -140,7 +143,10 @@ def receive(timeout: float | None = None) -> FLModel | None:
         if task is None:
             return None
         if s.model is None:
+            began = time.monotonic()
             s.model = _download(s, task)
+            s.received_at = time.monotonic()
+            _took(s, "download", s.received_at - began)
         if s.model is not None:
             return s.model
 
@@ -186,7 +192,11 @@ def send(model: FLModel, clear_cache: bool | None = None) -> Receipt:  # noqa: A
     from .exchange import announcement
 
     announce, parts = announcement(task, model, s.forms, s.config)
+    began = time.monotonic()
+    _took(s, "train", began - s.received_at)
+    s.uplink.tally.scores.take(s.config.site, model.metrics or {})
     verdict = s.uplink.submit(announce, parts)
+    _took(s, "upload", time.monotonic() - began)
     return _put_aside(s, Receipt(verdict.accepted, verdict.reason, verdict.message))
 
 
@@ -218,6 +228,7 @@ def log(
 
     at = step if step is not None else global_step
     number = s.task.key.round if s.task is not None else 0
+    s.uplink.tally.logged.take(s.config.site, {key: float(value)})
     s.uplink.tell(Upward(value=Value(key=key, value=float(value), round=number, step=-1 if at is None else at)))
 
 
@@ -288,7 +299,7 @@ def _current() -> _Session:
 def _connect(config: SiteConfig) -> Uplink:
     from datetime import UTC, datetime
 
-    from . import identity, transport
+    from . import identity, logs, transport
     from .uplink import Uplink
 
     transport.tune_malloc()
@@ -296,7 +307,18 @@ def _connect(config: SiteConfig) -> Uplink:
     expected = identity.Identity(config.trust_domain, config.uid, config.site)
     if problems := identity.problems(credentials, datetime.now(UTC), expected):
         raise IdentityError(" ".join(problems))
-    return Uplink(config.server, config.server_name, credentials, config.attempt, config.server_lost_seconds)
+    uplink = Uplink(config.server, config.server_name, credentials, config.attempt, config.server_lost_seconds)
+    if config.log == "json":
+        logs.as_json(
+            _log,
+            lambda: {"job": config.job, "site": config.site, "attempt": config.attempt, "round": uplink.tally.round},
+        )
+    if config.metrics is not None:
+        from .metrics import ClientSeries, serve
+
+        not_after = partial(identity.not_after, config.tls)
+        serve(config.metrics, ClientSeries(config.job, config.site, uplink.tally, uplink.heard, not_after))
+    return uplink
 
 
 def _next_task(timeout: float | None) -> Task | None:
@@ -305,7 +327,15 @@ def _next_task(timeout: float | None) -> Task | None:
     task = s.gang.share_task(_ask_server, timeout) if s.gang else _ask_server(timeout)
     if task is None or s.task is None or task.key != s.task.key:
         s.task, s.model = task, None
+    if s.uplink is not None and task is not None:
+        s.uplink.tally.round = task.key.round
     return task
+
+
+def _took(s: _Session, phase: str, seconds: float) -> None:
+    """Note how long a phase of the task has taken; the process that speaks to the server does."""
+    if s.uplink is not None:
+        s.uplink.tally.phases[phase].add(seconds)
 
 
 def _ask_server(timeout: float | None) -> Task | None:
@@ -331,6 +361,7 @@ def _put_aside(s: _Session, receipt: Receipt) -> Receipt:
     """The task is answered; the model that was received is the script's alone from here on."""
     if s.uplink is not None and s.task is not None:
         s.uplink.done(s.task.key)
+        s.uplink.tally.judged(receipt.accepted, receipt.reason)
     if not receipt.accepted:
         _log.warning("answer not accepted: %s: %s", receipt.reason, receipt.message)
     s.task = s.model = None

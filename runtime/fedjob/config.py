@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +18,7 @@ from .errors import ConfigError
 T = TypeVar("T", bound=BaseModel)
 CONFIG_VARIABLE = "FEDJOB_CONFIG"
 DATA_VARIABLE = "FEDJOB_DATA"
+LogFormat = Literal["text", "json"]
 
 
 class _Config(BaseModel):
@@ -45,6 +46,8 @@ class ServerConfig(_Config):
     initial: Path | None = None  # safetensors file of the initial model
     report: Report | None = None
     termination: Path | None = None  # the verdict, for whoever looks at the process after its end
+    metrics: str | None = None  # host:port where Prometheus may look
+    log: LogFormat = "text"
 
 
 class SiteConfig(_Config):
@@ -65,6 +68,8 @@ class SiteConfig(_Config):
     tls: Path
     work: Path  # scratch that this site's processes share
     server_lost_seconds: float
+    metrics: str | None = None  # host:port where Prometheus may look
+    log: LogFormat = "text"  # of fedjob's own lines; those of the script are the script's
 
 
 class Ranks(_Config):

@@ -219,6 +219,14 @@ def read(folder: Path) -> Credentials:
     return Credentials(key_pem, cert_pem, ca_pem)
 
 
+def not_after(folder: Path) -> float:
+    """End of the certificate in a folder, in seconds since the epoch; 0 if it cannot be read."""
+    try:
+        return x509.load_pem_x509_certificate((folder / CERT_FILE).read_bytes()).not_valid_after_utc.timestamp()
+    except (OSError, ValueError):
+        return 0.0
+
+
 def problems(credentials: Credentials, now: datetime, expect: Identity | None) -> list[str]:
     """Return what is wrong with a process's own certificate, a sentence with its remedy each; [] if it will do.
 

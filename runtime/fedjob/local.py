@@ -38,6 +38,7 @@ from .warden import END_NOW
 
 SERVER = "server"
 EXIT_INTERRUPTED = 130
+TARGETS_FILE = "targets.json"
 _ADDRESS = "127.0.0.1"
 _SERVER_FINAL = {0, 1, 2, 143}  # exit codes of a server that is not started again
 _NOT_WANTED = {NotWanted.exit_code, StaleAttempt.exit_code}  # a newer process of the site is at work
@@ -77,10 +78,12 @@ class Run:
     folder: Path
     source: Path
     data: Mapping[str, Path]
+    watched: bool = False  # whether the processes serve metrics, at the addresses in TARGETS_FILE
     uid: str = ""
     attempt: int = 1
     keys: Path = Path()
     port: int = 0
+    metrics: dict[str, str] = field(default_factory=dict)  # process -> host:port
     processes: dict[str, Process] = field(default_factory=dict)
     herald: Herald = field(default_factory=Herald)
 
@@ -369,11 +372,20 @@ def _write_inputs(run: Run) -> None:
     write_whole(run.folder / "job.yaml", to_yaml(run.job).encode())
     (run.folder / METRICS_FILE).touch()
     run.port = _free_port()
+    if run.watched:
+        _write_targets(run)
     _issue_certificates(run)
     directory = _code_directory(run)
     run.processes = {SERVER: _server_process(run, directory)}
     for site in run.job.spec.sites:
         run.processes[site.name] = _site_process(run, site, directory)
+
+
+def _write_targets(run: Run) -> None:
+    """Addresses of the metrics, in the form of Prometheus' file_sd_configs."""
+    run.metrics = {name: f"{_ADDRESS}:{_free_port()}" for name in (SERVER, *(site.name for site in run.job.spec.sites))}
+    targets = [{"targets": [address], "labels": {"process": name}} for name, address in run.metrics.items()]
+    write_whole(run.folder / TARGETS_FILE, json.dumps(targets, indent=1).encode())
 
 
 def _free_port() -> int:
@@ -423,6 +435,7 @@ def _server_process(run: Run, directory: Path) -> Process:
         run=run.folder,
         state=run.folder / "state",
         initial=_initial(run, directory),
+        metrics=run.metrics.get(SERVER),
     )
     path = run.keys / "server.json"
     configuration.write(path, config)
@@ -449,6 +462,7 @@ def _site_process(run: Run, site: Site, directory: Path) -> Process:
         tls=run.keys / site.name,
         work=run.folder / "state" / "sites" / site.name,
         server_lost_seconds=policy.server_lost_seconds,
+        metrics=run.metrics.get(site.name),
     )
     path = run.keys / f"{site.name}.json"
     configuration.write(path, config)

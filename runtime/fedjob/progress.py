@@ -9,6 +9,7 @@ from .acceptance import mean_metrics
 from .api import StopWhen
 from .records import JobRef, JobState, Metrics, Progress, RoundKind, RoundRecord, SiteStatus, Status, Traffic
 from .session import Session
+from .tally import ServerTally
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Story:
     round_seconds: list[float] = field(default_factory=list)
     round_metrics: list[Metrics] = field(default_factory=list)
     bytes_before: tuple[int, int] = (0, 0)  # in, out: of earlier server processes
+    tally: ServerTally = field(default_factory=ServerTally)
     pausing: bool = False  # asked to stop between this round and the next
 
     def pause(self) -> None:

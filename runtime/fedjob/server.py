@@ -21,7 +21,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, conclusion, identity, narrow, progress_push, transport
+from . import checkpoint, conclusion, identity, logs, narrow, progress_push, transport
 from .conclusion import Conclusion
 from .config import ServerConfig, read_server
 from .errors import FedJobError, JobFailed, PeerFailed, StateError, TransportError
@@ -68,9 +68,12 @@ async def _run(config: ServerConfig) -> int:
     for folder in (config.run, config.state):
         folder.mkdir(parents=True, exist_ok=True)  # a fresh volume is empty
     session = _session(config)
+    if config.log == "json":
+        logs.as_json(logging.getLogger(), partial(_facts, config, session))
     story = Story(JobRef(config.job.metadata.name, config.uid, config.attempt), config.job.spec.workflow.rounds)
     credentials = identity.read(config.tls)
-    service = JobService(session, config.uid, config.trust_domain, config.run / METRICS_FILE)
+    service = JobService(session, config.uid, config.trust_domain, config.run / METRICS_FILE, story.tally)
+    _show(config, story, session)
     grpc_server, port = await transport.serve(service, config.listen, credentials)
     log.info("job %s attempt %d listens on port %d", config.job.metadata.name, config.attempt, port)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,6 +94,29 @@ async def _run(config: ServerConfig) -> int:
         write_status(config.run / STATUS_FILE, status(story, session))
         await _say_how_it_ended(config, story, session)
         await grpc_server.stop(grace=1.0)
+
+
+def _facts(config: ServerConfig, session: Session) -> dict[str, Any]:
+    """What every line of the log says."""
+    job = config.job.metadata
+    return {"job": job.name, "namespace": job.namespace, "attempt": config.attempt, "round": session.round}
+
+
+def _show(config: ServerConfig, story: Story, session: Session) -> None:
+    """Serve metrics, if the configuration says where."""
+    if config.metrics is None:
+        return
+    from .metrics import ServerSeries, serve  # a library that only watched processes load
+
+    series = ServerSeries(
+        job=config.job.metadata.name,
+        status=partial(status, story, session),
+        sites=session.sites,
+        tally=story.tally,
+        round_timeout_seconds=config.job.spec.workflow.round_timeout_seconds,
+        not_after=partial(identity.not_after, config.tls),
+    )
+    serve(config.metrics, series)
 
 
 def _session(config: ServerConfig) -> Session:
@@ -283,6 +309,7 @@ def _tell(
     kind = session.last_kind()
     record = round_record(session, kind, session.round, phases, moved, _file(state.model).digest)
     append(config.run / HISTORY_FILE, record)
+    story.tally.complete(record)
     story.metrics = dict(record.metrics) or story.metrics
     if kind == "Train":
         story.round_seconds.append(record.seconds)

@@ -20,6 +20,7 @@ from .records import LoggedValue, append
 from .roster import Push
 from .session import Session
 from .stored import Stored
+from .tally import ServerTally
 from .transport import NotThere, Refused
 from .version import __version__
 
@@ -31,13 +32,16 @@ MAX_FETCHES = 8  # that a site may have open at once; it needs one, and old ones
 
 
 class JobService:
-    """Implements `transport.Service` for one job. values: the file that logged scalars are appended to."""
+    """Implements `transport.Service` for one job. values: the file that logged scalars are appended to. tally: of this server."""
 
-    def __init__(self, session: Session, uid: str, trust_domain: str, values: Path) -> None:
+    def __init__(
+        self, session: Session, uid: str, trust_domain: str, values: Path, tally: ServerTally | None = None
+    ) -> None:
         self._session = session
         self._uid = uid
         self._trust_domain = trust_domain
         self._values = values
+        self._tally = tally or ServerTally()
         self._noted: Counter[tuple[str, int]] = Counter()  # values of a site in a round
         self._fetching: Counter[str] = Counter()
 
@@ -83,9 +87,10 @@ class JobService:
             if count == MAX_VALUES + 1:
                 log.warning("%s has logged %d values in round %d; further ones are lost", site, MAX_VALUES, v.round)
             return
-        step = v.step if v.step >= 0 else None
+        step, key = v.step if v.step >= 0 else None, plain_text(v.key, 200)
+        self._tally.logged.take(site, {key: v.value})
         try:
-            append(self._values, LoggedValue(site, v.round, step, plain_text(v.key, 200), v.value))
+            append(self._values, LoggedValue(site, v.round, step, key, v.value))
         except OSError as e:
             log.warning("a value that %s logged is lost: %s", site, e)
 
@@ -107,6 +112,7 @@ class JobService:
                 for piece in await asyncio.to_thread(_read, stored, at, stop):
                     yield piece
                     self._session.sent(site, piece.offset + len(piece.data), stored.size, len(piece.data))
+                    self._tally.bytes_down[site] += len(piece.data)
         finally:
             self._fetching[site] -= 1
 
@@ -122,6 +128,7 @@ class JobService:
         first.announce.declined = plain_text(first.announce.declined)
         begun = await asyncio.to_thread(self._session.begin, site, first.announce)
         if isinstance(begun, wire.Verdict):
+            self._tally.judged(site, begun.accepted, begun.reason)
             yield wire.Reply(verdict=begun)
             return
         try:
@@ -145,7 +152,9 @@ class JobService:
                 elif upload.spool.lacks():
                     yield _want(upload)
                 else:
-                    yield wire.Reply(verdict=await asyncio.to_thread(self._session.accept, upload, seen))
+                    verdict = await asyncio.to_thread(self._session.accept, upload, seen)
+                    self._tally.judged(upload.site, verdict.accepted, verdict.reason)
+                    yield wire.Reply(verdict=verdict)
                     return
 
     async def _receive(
@@ -177,9 +186,12 @@ class JobService:
             await asyncio.gather(writing, return_exceptions=True)
 
     def _keep(self, upload: Upload, pieces: Sequence[Piece]) -> None:
+        again, size = upload.spool.again, sum(len(piece.data) for piece in pieces)
         for piece in pieces:
             upload.spool.write(piece)
-        self._session.received(upload, sum(len(piece.data) for piece in pieces))
+        self._session.received(upload, size)
+        self._tally.bytes_up[upload.site] += size
+        self._tally.chunks_again[upload.site] += upload.spool.again - again
 
     def _admit(self, peer: str | None) -> str:
         try:

@@ -45,6 +45,7 @@ class Spool:
         self.sizes = [size for _, size in parts]
         self.tables: list[Table] = []  # once it is open
         self.damaged = 0  # chunks that came with other bytes than their digest
+        self.again = 0  # these, and those that came though they were held
         self._folder, self._stem, self._spares = folder, stem, spares
         self._names = [name for name, _ in parts]
         self._paths = [folder / f"{stem}.{upload}.{name}" for name, _ in parts]
@@ -111,6 +112,7 @@ class Spool:
             table, fd = self.tables[piece.part], self._fds[piece.part]
             index = chunks.accept(table, piece.offset, piece.data, piece.digest)
             if index is None:
+                self.again += 1
                 self.damaged += not table.at(table.place(piece.offset, len(piece.data)))
                 return
             write_at(fd, piece.data, piece.offset)

@@ -35,6 +35,7 @@ from .errors import (
 from .frames import Piece
 from .identity import Credentials
 from .incoming import Incoming
+from .tally import ClientTally
 from .transport import Channel, Gone, PermissionDenied
 from .version import __version__
 
@@ -73,6 +74,7 @@ class Uplink:
         self._where = (address, credentials, server_name)
         self._attempt = attempt
         self._patience = server_lost_seconds
+        self.tally = ClientTally()
         self._pid = os.getpid()
         self._changed = threading.Condition()
         self._task: wire.Task | None = None
@@ -134,7 +136,9 @@ class Uplink:
             try:
                 for piece in self._arriving(part, table, kept):
                     index = chunks.accept(table, piece.offset, piece.data, piece.digest)
+                    self.tally.bytes_down += len(piece.data)
                     if index is None:
+                        self.tally.chunks_down_again += 1
                         raise TransportError(f"chunk at {piece.offset} came damaged")
                     take(piece.offset, piece.data)
                     table.put(index, piece.digest)
@@ -172,7 +176,7 @@ class Uplink:
         while True:
             turn = _Turn([t.size for t in tables])
             try:
-                for reply in self._channel.submit(_frames(announce, parts, tables, turn)):
+                for reply in self._channel.submit(_frames(announce, parts, tables, turn, self.tally)):
                     if reply.HasField("verdict"):
                         with self._changed:
                             self._answered[_name(announce.key)] = self._lines
@@ -205,7 +209,7 @@ class Uplink:
             return
         with self._changed:
             if farewell is not None:  # a process that goes at once still says why
-                self._changed.wait_for(lambda: self._heard() or self._ended or self._broken, 5.0)
+                self._changed.wait_for(lambda: self.heard() or self._ended or self._broken, 5.0)
             already, self._closing = self._closing, True
         if already:
             return
@@ -250,12 +254,13 @@ class Uplink:
             self._complaint = kind
             log.warning("no connection to %s: %s; trying again", self._where[0], why)
 
-    def _heard(self) -> bool:
+    def heard(self) -> bool:
         """Whether the life line is up."""
         return self._alive_at == float("inf")
 
     def _take(self, event: wire.Downward, line: int) -> None:
         with self._changed:
+            self.tally.connections += not self.heard()
             self._alive_at = float("inf")  # until the line breaks
             self._complaint = ""
             if event.HasField("task"):
@@ -355,7 +360,9 @@ class _Turn:
             self._changed.notify()
 
 
-def _frames(announce: wire.Announce, parts: Sequence[Outflow], tables: Sequence[Table], turn: _Turn) -> Iterator[bytes]:
+def _frames(
+    announce: wire.Announce, parts: Sequence[Outflow], tables: Sequence[Table], turn: _Turn, tally: ClientTally
+) -> Iterator[bytes]:
     """The announcement; then what the server wants, chunk by chunk from the tensors' own memory; then the seal."""
     yield wire.Frame(announce=announce).SerializeToString()
     while (step := turn.next()) is not None:
@@ -365,8 +372,10 @@ def _frames(announce: wire.Announce, parts: Sequence[Outflow], tables: Sequence[
             except Exception as e:  # noqa: BLE001 - any tensor's own error; this is gRPC's thread, `submit` raises it
                 turn.failure = e
                 return
-            digest = chunks.digest(data)
-            tables[step.part].put(step.start // CHUNK_BYTES, digest)
+            digest, table, index = chunks.digest(data), tables[step.part], step.start // CHUNK_BYTES
+            tally.chunks_up_again += table.at(index) != b""
+            tally.bytes_up += step.stop - step.start
+            table.put(index, digest)
             yield frames.chunk_frame(Piece(step.part, step.start, digest, data))
         else:
             yield wire.Frame(seal=wire.Seal(digests=[t.object_digest() for t in tables])).SerializeToString()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -189,6 +190,26 @@ def test_traffic_is_denied_but_for_what_the_job_needs() -> None:
     mine = client.network_policy(at())["spec"]
     assert mine["ingress"] == []
     assert len(mine["egress"]) == 2
+
+
+def test_metrics_are_served_and_let_out_to_those_named_alone() -> None:
+    watched = replace(SETTINGS, scrape_from=("monitoring",), image_pull_secrets=("pull",))
+    one, other = replace(of(), settings=watched), replace(at(), settings=watched)
+    who = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    rule = {"from": [who], "ports": [{"protocol": "TCP", "port": names.METRICS_PORT}]}
+    assert rule in server.network_policy(one)["spec"]["ingress"]
+    assert client.network_policy(other)["spec"]["ingress"] == [rule]
+    configs = [
+        ServerConfig.model_validate_json(server.config_map(one)["data"][names.CONFIG_FILE]),
+        SiteConfig.model_validate_json(client.config_map(other)["data"][names.CONFIG_FILE]),
+    ]
+    assert {(config.metrics, config.log) for config in configs} == {(f"0.0.0.0:{names.METRICS_PORT}", "json")}
+    for made in (server.job(one, 1), client.job(other, 1)):
+        template = made.manifest["spec"]["template"]
+        ports = template["spec"]["containers"][0]["ports"]
+        assert template["metadata"]["annotations"]["prometheus.io/port"] == str(names.METRICS_PORT)
+        assert {"name": "metrics", "containerPort": names.METRICS_PORT, "protocol": "TCP"} in ports
+        assert template["spec"]["imagePullSecrets"] == [{"name": "pull"}]
 
 
 def test_an_assignment_in_another_namespace_has_no_owner_there() -> None:

@@ -15,7 +15,7 @@ from ..plan import Create, Issue, Manifest
 from ..settings import Settings
 from . import code, network
 from .meta import Owner, child, labels
-from .pod import MALLOC, container, environment, mount, mounts, pod, volumes
+from .pod import MALLOC, container, environment, metrics_port, mount, mounts, pod, template, volumes
 
 _SHARED_MEMORY = "1Gi"  # /dev/shm, if the job limits no memory: PyTorch's data loaders pass batches through it
 
@@ -88,6 +88,8 @@ def config_map(at: At) -> Manifest:
         tls=Path(names.TLS_FOLDER),
         work=Path(names.STATE_FOLDER),
         server_lost_seconds=spec["serverLostSeconds"],
+        metrics=names.METRICS_LISTEN,
+        log="json",
     )
     data = {names.CONFIG_FILE: config.model_dump_json(by_alias=True), **code.data(spec["trainer"].get("files") or {})}
     return child(names.CONFIG_MAP, at.name, at.owner, at.labels, data=data)
@@ -107,7 +109,7 @@ def service(at: At) -> Manifest:
 
 
 def network_policy(at: At) -> Manifest:
-    """In: nobody, or the other nodes of the site. Out: names, the job's server, the other nodes."""
+    """In: whoever may read metrics, the other nodes of the site. Out: names, the job's server, the other nodes."""
     pods = {"matchLabels": {names.UID_LABEL: at.spec["job"]["uid"], names.ROLE_LABEL: names.SERVER}}
     server = {**network.namespace(at.spec["job"]["namespace"]), "podSelector": pods}
     fellows = {"podSelector": {"matchLabels": at.selector}}
@@ -117,7 +119,7 @@ def network_policy(at: At) -> Manifest:
         at.owner,
         at.labels,
         at.selector,
-        ingress=[{"from": [fellows]}] if several else [],
+        ingress=[*([{"from": [fellows]}] if several else []), *network.scraping(at.settings)],
         egress=[
             network.dns(),
             {"to": [server], "ports": [network.tcp(names.JOB_PORT)]},
@@ -137,7 +139,7 @@ def job(at: At, run: int) -> Create:
         "parallelism": at.nodes,
         "completionMode": "Indexed" if at.nodes > 1 else "NonIndexed",
         "podReplacementPolicy": "Failed",
-        "template": {"metadata": {"labels": tags}, "spec": _pod(at, name)},
+        "template": template(tags, _pod(at, name)),
     }
     if queue := scheduling.get("queueName"):
         tags = {**tags, names.QUEUE_LABEL: queue}
@@ -146,7 +148,7 @@ def job(at: At, run: int) -> Create:
 
 
 def _pod(at: At, job_name: str) -> dict[str, Any]:
-    made = pod([_container(at, job_name)], _volumes(at), at.settings.node_lost_seconds)
+    made = pod([_container(at, job_name)], _volumes(at), at.settings)
     if at.nodes > 1:
         made["subdomain"] = at.name
     scheduling = at.spec.get("scheduling") or {}
@@ -195,4 +197,4 @@ def _container(at: At, job_name: str) -> dict[str, Any]:
         read_only, folder = at.data.get("readOnly", True), at.data.get("subPath", "")
         made["volumeMounts"].append(mount("data", names.DATA_FOLDER, read_only=read_only, sub_path=folder))
         variables[DATA_VARIABLE] = names.DATA_FOLDER
-    return {**made, "env": environment(variables)}
+    return {**made, "env": environment(variables), "ports": [metrics_port()]}

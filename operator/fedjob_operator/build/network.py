@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import names
 from ..plan import Manifest
+from ..settings import Settings
 from .meta import Owner, child
 
 
@@ -27,6 +28,12 @@ def policy(
         "egress": list(egress),
     }
     return child(names.NETWORK_POLICY, name, owner, tags, spec=spec)
+
+
+def scraping(settings: Settings) -> list[dict[str, Any]]:
+    """The ingress rule for those who may read metrics; none without any."""
+    peers = [namespace(name) for name in settings.scrape_from]
+    return [{"from": peers, "ports": [tcp(names.METRICS_PORT)]}] if peers else []
 
 
 def tcp(port: int) -> dict[str, Any]:

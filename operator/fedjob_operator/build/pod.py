@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import names
+from ..settings import Settings
 
 _GRACE_SECONDS = 30
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
@@ -13,10 +14,10 @@ MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MAL
 
 
 def pod(
-    containers: Sequence[Mapping[str, Any]], volumes: Sequence[Mapping[str, Any]], node_lost_seconds: int
+    containers: Sequence[Mapping[str, Any]], volumes: Sequence[Mapping[str, Any]], settings: Settings
 ) -> dict[str, Any]:
     """A pod under Pod Security "restricted": started once, without a token, its volumes owned by its group."""
-    return {
+    made = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -29,10 +30,23 @@ def pod(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "tolerations": _node_loss_tolerations(node_lost_seconds),
+        "tolerations": _node_loss_tolerations(settings.node_lost_seconds),
         "containers": list(containers),
         "volumes": list(volumes),
     }
+    secrets = [{"name": name} for name in settings.image_pull_secrets]
+    return {**made, "imagePullSecrets": secrets} if secrets else made
+
+
+def template(tags: Mapping[str, str], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A Job's pod, with what a Prometheus looks for that no monitor tells."""
+    notes = {"prometheus.io/scrape": "true", "prometheus.io/port": str(names.METRICS_PORT)}
+    return {"metadata": {"labels": dict(tags), "annotations": notes}, "spec": dict(spec)}
+
+
+def metrics_port() -> dict[str, Any]:
+    """Where a process of ours serves its metrics."""
+    return {"name": "metrics", "containerPort": names.METRICS_PORT, "protocol": "TCP"}
 
 
 def container(name: str, image: str, command: Sequence[str], resources: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..plan import Create, Issue, Manifest
 from ..settings import Settings
 from . import code, network
 from .meta import Owner, child, labels
-from .pod import MALLOC, container, environment, mount, mounts, pod, volumes
+from .pod import MALLOC, container, environment, metrics_port, mount, mounts, pod, template, volumes
 
 _INITIAL = f"{names.STATE_FOLDER}/initial.safetensors"
 
@@ -78,6 +78,8 @@ def config_map(of: Of) -> Manifest:
         initial=Path(_INITIAL) if initial is not None else None,
         termination=Path(names.TERMINATION_FILE),
         report=_report(of),
+        metrics=names.METRICS_LISTEN,
+        log="json",
     )
     data = {names.CONFIG_FILE: config.model_dump_json(by_alias=True)}
     if initial is not None:
@@ -127,7 +129,7 @@ def disruption_budget(of: Of) -> Manifest:
 
 
 def network_policy(of: Of) -> Manifest:
-    """In: this job's clients. Out: names and the hub."""
+    """In: this job's clients, and whoever may read metrics. Out: names and the hub."""
     clients = {"matchLabels": {names.UID_LABEL: of.uid, names.ROLE_LABEL: names.CLIENT}}
     everywhere = {"namespaceSelector": {}, "podSelector": clients}
     hub = network.namespace(of.settings.namespace)
@@ -136,7 +138,7 @@ def network_policy(of: Of) -> Manifest:
         of.owner,
         of.labels,
         _selector(of),
-        ingress=[{"from": [everywhere], "ports": [network.tcp(names.JOB_PORT)]}],
+        ingress=[{"from": [everywhere], "ports": [network.tcp(names.JOB_PORT)]}, *network.scraping(of.settings)],
         egress=[network.dns(), {"to": [hub], "ports": [network.tcp(names.HUB_PORT)]}],
     )
 
@@ -149,7 +151,7 @@ def job(of: Of, run: int) -> Create:
         "completions": 1,
         "parallelism": 1,
         "podReplacementPolicy": "Failed",
-        "template": {"metadata": {"labels": tags}, "spec": _pod(of)},
+        "template": template(tags, _pod(of)),
     }
     name = names.server_job(of.job.metadata.name, of.uid, run)
     return Create(child(names.JOB, name, of.owner, tags, spec=spec), alone=_selector(of))
@@ -158,7 +160,7 @@ def job(of: Of, run: int) -> Create:
 def _pod(of: Of) -> dict[str, Any]:
     spec, files = of.job.spec, of.job.spec.trainer.files
     found = volumes(of.base, {"persistentVolumeClaim": {"claimName": of.base}})
-    made = pod([_container(of)], found, of.settings.node_lost_seconds)
+    made = pod([_container(of)], found, of.settings)
     if spec.model.initial is not None:
         made["initContainers"] = [_initial_model(of)]
         if files:
@@ -172,7 +174,7 @@ def _container(of: Of) -> dict[str, Any]:
     return {
         **container(names.SERVER, of.settings.runtime_image, command, _resources(of)),
         "env": environment({**SERVER_ENVIRONMENT, **MALLOC, "GRPC_TRACE": "handshaker", "PYTHONUNBUFFERED": "1"}),
-        "ports": [{"name": "grpc", "containerPort": names.JOB_PORT, "protocol": "TCP"}],
+        "ports": [{"name": "grpc", "containerPort": names.JOB_PORT, "protocol": "TCP"}, metrics_port()],
         # A large state is read before the port opens: half an hour to start, then a minute of silence is death.
         "startupProbe": {**port, "periodSeconds": 2, "failureThreshold": 900},
         "readinessProbe": {**port, "periodSeconds": 10},

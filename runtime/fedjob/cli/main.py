@@ -43,6 +43,10 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME=PATH", help="Where the data that `sites[].data` names is. May be repeated."),
     ] = None,
+    metrics: Annotated[
+        bool,
+        typer.Option("--metrics", help="Serve metrics for Prometheus, at the addresses in the run's targets.json."),
+    ] = False,
 ) -> None:
     """Run a job on this machine: a server and one training process for each site, with certificates of their own.
 
@@ -59,7 +63,7 @@ def run(
         name = parsed.metadata.name
         with local.usable(f"--runs {runs}"):
             folder = local.last_folder(runs, name) if resume else local.next_folder(runs, name)
-        this = local.Run(parsed, folder.resolve(), job.resolve().parent, _data(data or []))
+        this = local.Run(parsed, folder.resolve(), job.resolve().parent, _data(data or []), metrics)
     except FedJobError as e:
         _refuse(str(e))
     if unused := cluster_only(parsed):
