@@ -32,7 +32,9 @@ chaos: $(VENV)/.installed  ## real jobs under faults: make chaos SEED=7 KILLS=20
 	PYTHONPATH=tests $(PY) -m chaos.run $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) \
 	  $(if $(PLAN),--plan $(PLAN)) $(if $(ONLY),--only $(ONLY))
 
-fuzz: $(VENV)/.installed  ## files and messages altered at will, at length: make fuzz EXAMPLES=5000
+fuzz: $(VENV)/.installed  ## files and messages altered at will, at length: make fuzz EXAMPLES=5000 SECONDS=600
+	$(PIPENV) $(PY) -m pip install --quiet --disable-pip-version-check -c hack/constraints.txt -e '.[fuzz]'
+	PYTHONPATH=tests $(PY) -m fuzz.guided --seconds $(or $(SECONDS),30)
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(VENV)/bin/pytest tests/fuzz --timeout 0
 
 lint: $(VENV)/.installed  ## only lint and types

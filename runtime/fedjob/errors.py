@@ -38,6 +38,10 @@ class LocalProtocolError(FedJobError):
     """The training script called the client API out of turn."""
 
 
+class RemoteProtocolError(FedJobError):
+    """The server says what no fedjob server of this version says."""
+
+
 class TransportError(FedJobError):
     """The connection failed; the same call may succeed later."""
 

@@ -28,6 +28,7 @@ from .errors import (
     LocalProtocolError,
     NotAdmitted,
     ReceiveTimeout,
+    RemoteProtocolError,
     ServerLost,
     TransportError,
     ended,
@@ -35,6 +36,7 @@ from .errors import (
 from .frames import Piece
 from .identity import Credentials
 from .incoming import Incoming
+from .orders import checked, sentence
 from .tally import ClientTally
 from .transport import Channel, Gone, PermissionDenied
 from .version import __version__
@@ -180,7 +182,9 @@ class Uplink:
                     if reply.HasField("verdict"):
                         with self._changed:
                             self._answered[_name(announce.key)] = self._lines
-                        return reply.verdict
+                        verdict = reply.verdict
+                        verdict.reason, verdict.message = sentence(verdict.reason), sentence(verdict.message)
+                        return verdict
                     if turn.take(reply):
                         outage = Outage()
                 raise TransportError("the server ended the answer without a verdict")
@@ -226,7 +230,9 @@ class Uplink:
             try:
                 for event in self._channel.attend(_upward(self._attempt, self._line)):
                     backoff = 0.1
-                    self._take(event, self._lines)
+                    self._take(checked(event), self._lines)
+            except RemoteProtocolError as e:
+                return self._break(e)
             except PermissionDenied as e:
                 return self._break(NotAdmitted(f"the server refuses this site: {e}"))
             except TransportError as e:
@@ -273,7 +279,7 @@ class Uplink:
                 if self._task is not None and self._task.key == key:
                     self._task = None
             elif event.HasField("end"):
-                self._ended = Ended(event.end.state, event.end.reason, event.end.message)
+                self._ended = Ended(event.end.state, sentence(event.end.reason), sentence(event.end.message))
             self._changed.notify_all()
 
     def _break(self, error: Exception) -> None:
