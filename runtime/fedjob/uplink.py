@@ -288,17 +288,22 @@ class Uplink:
             self._changed.notify_all()
 
     def _sit_out(self, outage: Outage, error: TransportError) -> None:
-        """Wait a little before the next try. Raises JobOver, ServerLost, or the error if trying again cannot help."""
+        """Wait a little before the next try.
+
+        Raises JobOver, ServerLost, what ended the life line, or the error if trying again cannot help.
+        """
         if isinstance(error, PermissionDenied | Gone):
             raise error
         with self._changed:
             if self._ended is not None:
                 raise JobOver from error
+            if self._broken is not None:
+                raise self._broken from error
             now = time.monotonic()
             if now - max(outage.since, min(self._alive_at, now)) > self._patience:
                 raise ServerLost(self._lost_message(error)) from error
             log.info("transfer interrupted (%s); going on", error)
-            self._changed.wait_for(lambda: self._ended is not None, outage.backoff * random.uniform(0.5, 1.0))
+            self._changed.wait_for(lambda: self._ended or self._broken, outage.backoff * random.uniform(0.5, 1.0))
         outage.backoff = min(outage.backoff * 2, 2.0)
 
     def _lost_message(self, error: Exception) -> str:
