@@ -173,13 +173,12 @@ def _gauge(name: str, text: str, jobs: Iterable[Raw], value: object) -> Metric:
 
 
 def _conditions(jobs: Iterable[Raw]) -> Metric:
-    labels = ["namespace", "federated_job", "type", "status"]
-    family = GaugeMetricFamily("fedjob_job_condition", "1 for the present status of each condition.", labels=labels)
+    labels = ["namespace", "federated_job", "type", "status", "reason"]
+    family = GaugeMetricFamily("fedjob_job_condition", "1 for what each condition says now.", labels=labels)
     for raw in jobs:
+        whose = [raw["metadata"]["namespace"], raw["metadata"]["name"]]
         for found in (raw.get("status") or {}).get("conditions") or ():
-            family.add_metric(
-                [raw["metadata"]["namespace"], raw["metadata"]["name"], found["type"], found["status"]], 1
-            )
+            family.add_metric([*whose, found["type"], found["status"], found["reason"]], 1)
     return family
 
 
