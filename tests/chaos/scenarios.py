@@ -22,10 +22,9 @@ from chaos.play import sampled, undisturbed
 from chaos.strikes import Violation
 from chaos.verdict import Sample, violations
 
-_SHAPE = Shape(
-    "stage", 1_000_000, 8
-)  # an answer has 6 MB, a state 8 MB; a round needs three states, three answers and the task
-_DISK_MEBIBYTES = 96
+# An answer has 6 MB, a state 8 MB; a round needs three states, three answers and the task: they hardly fit.
+_SHAPE = Shape("stage", 1_000_000, 8)
+_DISK_MEBIBYTES = 64
 _END_SECONDS = 120.0
 _FULL_SECONDS = 2.5
 _SLOW_FOR, _QUICK_FOR = 0.25, 0.05
