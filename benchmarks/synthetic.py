@@ -99,6 +99,7 @@ class Sink:
     """Takes the place of a `Spool`: keeps the digest of each chunk, and nothing else."""
 
     sizes: Sequence[int]
+    again: int = 0
 
     def __post_init__(self) -> None:
         self.tables = [Table(size) for size in self.sizes]
@@ -114,7 +115,9 @@ class Sink:
         """See `Spool.write`."""
         table = self.tables[piece.part]
         index = chunks.accept(table, piece.offset, piece.data, piece.digest)
-        if index is not None:
+        if index is None:
+            self.again += 1
+        else:
             table.put(index, piece.digest)
 
 
