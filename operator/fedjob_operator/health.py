@@ -26,8 +26,8 @@ class Health:
     before_scrape: Callable[[], None] = lambda: None
     _lag: float = 0.0
 
-    async def serve(self, port: int, address: str = "0.0.0.0") -> int:
-        """Listen; returns the port."""
+    async def serve(self, port: int, address: str | None = None) -> int:
+        """Listen, on every address by default; returns the port."""
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", self._healthz)

@@ -40,7 +40,7 @@ CODE_FOLDER: Final = "/opt/fedjob/trainer"
 DATA_FOLDER: Final = "/data"
 SCRATCH_FOLDER: Final = "/tmp"
 CONFIG_FILE: Final = "config.json"
-METRICS_LISTEN: Final = f"0.0.0.0:{METRICS_PORT}"
+METRICS_LISTEN: Final = f"[::]:{METRICS_PORT}"
 TERMINATION_FILE: Final = "/dev/termination-log"
 
 

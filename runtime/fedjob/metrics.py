@@ -193,7 +193,7 @@ def anonymous_bytes() -> float:
 
 
 def serve(listen: str, series: Collector) -> None:
-    """Serve the series at host:port, on threads of their own, until the process ends.
+    """Serve the series at host:port, on threads of their own, until the process ends; [::] is every address, also of version 4.
 
     A port that cannot be had is a warning: nothing of a job depends on being watched.
     """
@@ -201,7 +201,12 @@ def serve(listen: str, series: Collector) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(series)
-    try:
-        start_http_server(int(port), host.strip("[]"), registry)
-    except OSError as e:
-        log.warning("no metrics at %s: %s", listen, e)
+    hosts = ("::", "0.0.0.0") if host == "[::]" else (host,)  # the second where the system knows no version 6
+    for address in hosts:
+        try:
+            start_http_server(int(port), address, registry)
+        except OSError as e:
+            problem = e
+        else:
+            return
+    log.warning("no metrics at %s: %s", listen, problem)

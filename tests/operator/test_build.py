@@ -203,7 +203,7 @@ def test_metrics_are_served_and_let_out_to_those_named_alone() -> None:
         ServerConfig.model_validate_json(server.config_map(one)["data"][names.CONFIG_FILE]),
         SiteConfig.model_validate_json(client.config_map(other)["data"][names.CONFIG_FILE]),
     ]
-    assert {(config.metrics, config.log) for config in configs} == {(f"0.0.0.0:{names.METRICS_PORT}", "json")}
+    assert {(config.metrics, config.log) for config in configs} == {(f"[::]:{names.METRICS_PORT}", "json")}
     for made in (server.job(one, 1), client.job(other, 1)):
         template = made.manifest["spec"]["template"]
         ports = template["spec"]["containers"][0]["ports"]

@@ -96,6 +96,15 @@ def test_the_clients_series() -> None:
     assert ("fedjob_client_certificate_not_after_timestamp_seconds", "site=a") not in found  # it could not be read
 
 
+def test_every_address_is_of_both_versions() -> None:
+    with socket.socket() as s:
+        s.bind(("", 0))
+        port = s.getsockname()[1]
+    metrics.serve(f"[::]:{port}", client())
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        assert b"fedjob_client_connected" in answer.read()
+
+
 def test_they_are_served_with_those_of_the_process_and_a_taken_port_is_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -49,8 +49,8 @@ class Endpoint:
     _last: dict[str, tuple[float, int]] = field(default_factory=dict)  # job uid: when, attempt
     _context: ssl.SSLContext | None = None
 
-    async def serve(self, port: int, address: str = "0.0.0.0") -> int:
-        """Listen; returns the port. `renew` must be called before the certificate ends."""
+    async def serve(self, port: int, address: str | None = None) -> int:
+        """Listen, on every address by default; returns the port. `renew` must be called before the certificate ends."""
         application = web.Application(client_max_size=reports.MAX_BYTES)
         application.router.add_put(ROUTE, self.report)
         runner = web.AppRunner(application, access_log=None)
