@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from cluster.controlplane import ADMIN, ControlPlane
-from cluster.helm import Helm
+from cluster.helm import ROOT, Helm
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,16 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 def installer(plane: ControlPlane, helm: Helm) -> Helm:
     """helm with the rights of an administrator of the control plane."""
     return Helm(helm.binary, helm.folder, plane.kubeconfig(ADMIN))
+
+
+@pytest.fixture(scope="session")
+def monitoring(plane: ControlPlane) -> None:
+    """The kinds of the Prometheus operator, from its own module."""
+    done = subprocess.run([ROOT / "hack" / "monitoring-crds"], capture_output=True, text=True, check=True, timeout=120)
+    for kind in ("servicemonitors", "podmonitors", "prometheusrules"):
+        path = Path(done.stdout.strip(), f"monitoring.coreos.com_{kind}.yaml")
+        plane.kubectl("apply", "--server-side", "-f", str(path))
+        plane.kubectl("wait", "--for=condition=Established", f"crd/{kind}.monitoring.coreos.com")
 
 
 def _binary() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -41,6 +42,23 @@ def test_a_dry_run_on_the_server_says_that_every_object_is_taken(installer: Helm
     told = installer.run("install", "fedjob", CHART, "-n", namespace, "--dry-run=server", "--take-ownership")
     assert "kind: Deployment" in told
     assert f"-n {namespace}" in told.rpartition("NOTES:")[2]
+
+
+@pytest.mark.usefixtures("monitoring")
+def test_monitors_and_rules_are_what_the_prometheus_operator_takes(installer: Helm, admin: Kube, release: str) -> None:
+    switches = ("serviceMonitor", "podMonitor", "prometheusRule", "dashboard")
+    on = ",".join(f"metrics.{switch}.enabled=true" for switch in switches)
+    options = ("--reuse-values", "--set", on, "--set", "metrics.scrapeFrom={monitoring}")
+    installer.run("upgrade", "fedjob", CHART, "-n", release, *options)
+    group = f"/apis/monitoring.coreos.com/v1/namespaces/{release}"
+    [endpoint] = admin.call("GET", f"{group}/servicemonitors/fedjob-operator")["spec"]["endpoints"]
+    assert endpoint["honorLabels"] is True
+    monitor = admin.call("GET", f"{group}/podmonitors/fedjob-jobs")["spec"]
+    assert monitor["namespaceSelector"] == {"matchNames": [release]}
+    rules = admin.call("GET", f"{group}/prometheusrules/fedjob")["spec"]
+    assert rules == yaml.safe_load((ROOT / "charts" / "fedjob" / "files" / "alerts.yaml").read_text())
+    board = admin.get(names.CONFIG_MAP, release, "fedjob-dashboard")["data"]["fedjob.json"]
+    assert json.loads(board)["uid"] == "fedjob"
 
 
 def test_the_operators_pods_pass_a_namespace_that_enforces_restricted(admin: Kube, release: str, helm: Helm) -> None:
