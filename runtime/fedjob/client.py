@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType
 if TYPE_CHECKING:
     from .config import Ranks, SiteConfig
     from .gang import Gang
+    from .keyring import Renewal
     from .uplink import Uplink
     from .wire_pb2 import Task
 
@@ -82,6 +82,7 @@ class _Session:
     config: SiteConfig
     ranks: Ranks
     uplink: Uplink | None  # None on all ranks but 0
+    renewal: Renewal | None
     gang: Gang | None  # None in a site of one process
     offered: Any = None
     task: Task | None = None
@@ -117,7 +118,8 @@ def init(
         from .gang import Gang
 
         gang = Gang(ranks)
-    _session = _Session(config, ranks, _connect(config) if ranks.rank == 0 else None, gang, offered=model)
+    uplink, renewal = _connect(config) if ranks.rank == 0 else (None, None)
+    _session = _Session(config, ranks, uplink, renewal, gang, offered=model)
     _report_exceptions()
     atexit.register(_leave)
     return Context()
@@ -296,18 +298,21 @@ def _current() -> _Session:
     return _session
 
 
-def _connect(config: SiteConfig) -> Uplink:
+def _connect(config: SiteConfig) -> tuple[Uplink, Renewal]:
+    """The connection to the server, and what keeps its certificate the newest."""
     from datetime import UTC, datetime
 
     from . import identity, logs, transport
+    from .keyring import Keyring, Renewal
     from .uplink import Uplink
 
     transport.tune_malloc()
-    credentials = identity.read(config.tls)
     expected = identity.Identity(config.trust_domain, config.uid, config.site)
-    if problems := identity.problems(credentials, datetime.now(UTC), expected):
+    keyring = Keyring(config.tls, expected)
+    held = keyring.now()
+    if problems := identity.problems(held, datetime.now(UTC), expected):
         raise IdentityError(" ".join(problems))
-    uplink = Uplink(config.server, config.server_name, credentials, config.attempt, config.server_lost_seconds)
+    uplink = Uplink(config.server, config.server_name, held, config.attempt, config.server_lost_seconds)
     if config.log == "json":
         logs.as_json(
             _log,
@@ -316,9 +321,8 @@ def _connect(config: SiteConfig) -> Uplink:
     if config.metrics is not None:
         from .metrics import ClientSeries, serve
 
-        not_after = partial(identity.not_after, config.tls)
-        serve(config.metrics, ClientSeries(config.job, config.site, uplink.tally, uplink.heard, not_after))
-    return uplink
+        serve(config.metrics, ClientSeries(config.job, config.site, uplink.tally, uplink.heard, keyring.not_after))
+    return uplink, Renewal(keyring, held, uplink.renew)
 
 
 def _next_task(timeout: float | None) -> Task | None:
@@ -400,6 +404,8 @@ def _leave(error: BaseException | None = None) -> None:
     s, _session = _session, None
     if s is not None and s.gang is not None:
         s.gang.close()
+    if s is not None and s.renewal is not None:
+        s.renewal.close()
     if s is None or s.uplink is None:
         return
     from .wire_pb2 import Farewell

@@ -10,6 +10,7 @@ from .records import Condition
 
 log = logging.getLogger(__name__)
 DISK_FULL = "DiskFull"
+CERTIFICATE_EXPIRED = "CertificateExpired"
 
 
 class Conditions:

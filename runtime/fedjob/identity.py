@@ -13,6 +13,7 @@ SPIFFE-ID and X.509-SVID standards, github.com/spiffe/spiffe; RFC 5280 for the e
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -38,9 +39,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from .errors import IdentityError
 
 TRUST_DOMAIN = "fedjob.local"
-CLOCK_SKEW = timedelta(minutes=5)  # a certificate is valid this long before it is issued: clocks of sites differ
+# Clocks of sites differ: a certificate is valid from this long before it is issued, or a tenth of its life if that is less.
+CLOCK_SKEW = timedelta(minutes=5)
 
 KEY_FILE, CERT_FILE, CA_FILE = "tls.key", "tls.crt", "ca.crt"  # names of a kubernetes.io/tls Secret
+_FILES = (KEY_FILE, CERT_FILE, CA_FILE)
+_MOUNTED = "..data"  # in a mounted Secret, the link to the folder that has its files now
+_TRIES = 3
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a DNS label: job UIDs and names of sites
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
@@ -209,22 +214,44 @@ def write(credentials: Credentials, folder: Path) -> None:
 
 
 def read(folder: Path) -> Credentials:
-    """Read what `write` wrote, or a mounted Secret. Raises IdentityError naming the file that cannot be read."""
-    try:
-        key_pem, cert_pem, ca_pem = ((folder / name).read_bytes() for name in (KEY_FILE, CERT_FILE, CA_FILE))
-    except OSError as exc:
-        raise IdentityError(
-            f"cannot read {exc.filename}: {exc.strerror}. The folder must hold {KEY_FILE}, {CERT_FILE} and {CA_FILE}."
-        ) from exc
-    return Credentials(key_pem, cert_pem, ca_pem)
+    """Read what `write` wrote, or a mounted Secret. Raises IdentityError naming the file that cannot be read.
+
+    The files of a mounted Secret are of one issue: a new one is a new folder, and the link `..data` goes over to it at once.
+    """
+    tries = _TRIES if (folder / _MOUNTED).exists() else 1
+    while True:
+        tries -= 1
+        try:
+            with _opened(folder) as place:
+                return Credentials(*(_content(place, name) for name in _FILES))
+        except OSError as exc:
+            if tries:
+                continue  # the folder went away under our hands: there is a newer one
+            where = folder / exc.filename if exc.filename in _FILES else exc.filename
+            raise IdentityError(
+                f"cannot read {where}: {exc.strerror}. The folder must hold {KEY_FILE}, {CERT_FILE} and {CA_FILE}."
+            ) from exc
 
 
-def not_after(folder: Path) -> float:
-    """End of the certificate in a folder, in seconds since the epoch; 0 if it cannot be read."""
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """The folder that has the files now: it stays that one, wherever the link goes meanwhile."""
+    mounted = folder / _MOUNTED
+    descriptor = os.open(mounted if mounted.exists() else folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return x509.load_pem_x509_certificate((folder / CERT_FILE).read_bytes()).not_valid_after_utc.timestamp()
-    except (OSError, ValueError):
-        return 0.0
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _content(place: int, name: str) -> bytes:
+    with os.fdopen(os.open(name, os.O_RDONLY, dir_fd=place), "rb") as file:
+        return file.read()
+
+
+def not_after(certificate_pem: bytes) -> datetime:
+    """When a certificate ends. Raises ValueError if this is none."""
+    return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc
 
 
 def problems(credentials: Credentials, now: datetime, expect: Identity | None) -> list[str]:
@@ -367,7 +394,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_before(now - min(CLOCK_SKEW, (not_after - now) / 10))
         .not_valid_after(not_after)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )

@@ -1,7 +1,8 @@
 """A server on a cluster tells the hub how far it is, and hears whether it should pause.
 
-HTTPS with the job's own certificate, which is read anew each time, so that a renewed one is used without a restart. Nothing depends on
-a report: one that is lost is followed by the next, and a hub that is away delays only what people see.
+HTTPS with the job's own certificate, which is read anew each time, key, certificate and authorities of one issue, so that a renewed
+one is used without a restart. Nothing depends on a report: one that is lost is followed by the next, and a hub that is away delays only
+what people see.
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ import http.client
 import json
 import logging
 import socket
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from . import identity
 from .config import Report
-from .identity import CA_FILE, CERT_FILE, KEY_FILE
+from .errors import IdentityError
 from .records import Status, to_json
+from .tls import client_context
 
 log = logging.getLogger(__name__)
 
 PERIOD_SECONDS = 5.0
 _TIMEOUT_SECONDS = 10.0
 _FAREWELL_TRIES = 3
+_FAILURES = (OSError, http.client.HTTPException, ValueError, IdentityError)
 _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 
 
@@ -37,7 +40,7 @@ async def push_for_ever(report: Report, tls: Path, status: Callable[[], Status],
             if await asyncio.to_thread(push, report, tls, status()):
                 pause()
             quiet = False
-        except (OSError, http.client.HTTPException, ValueError) as e:
+        except _FAILURES as e:
             if not quiet:  # once, not every few seconds
                 log.warning("progress is not reported to %s: %s", report.url, e)
             quiet = True
@@ -47,7 +50,7 @@ async def push_for_ever(report: Report, tls: Path, status: Callable[[], Status],
 async def farewell(report: Report, tls: Path, status: Status) -> None:
     """The last report, tried a few times."""
     for _ in range(_FAREWELL_TRIES):
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        with contextlib.suppress(*_FAILURES):
             await asyncio.to_thread(push, report, tls, status)
             return
         await asyncio.sleep(1.0)
@@ -56,12 +59,11 @@ async def farewell(report: Report, tls: Path, status: Status) -> None:
 def push(report: Report, tls: Path, status: Status) -> bool:
     """Send one report; returns whether the job should pause.
 
-    Raises OSError if the hub cannot be reached or is not the hub, ValueError if it refuses the report or answers nonsense.
+    Raises OSError if the hub cannot be reached or is not the hub, ValueError if it refuses the report or answers nonsense,
+    IdentityError if the certificate cannot be read.
     """
     url = urlsplit(report.url)
-    context = ssl.create_default_context(cafile=str(tls / CA_FILE))
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(tls / CERT_FILE, tls / KEY_FILE)
+    context = client_context(identity.read(tls))
     address = (url.hostname or "", url.port or 443)
     with (
         socket.create_connection(address, _TIMEOUT_SECONDS) as plain,

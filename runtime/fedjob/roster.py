@@ -17,6 +17,9 @@ class Site:
 
     name: str
     push: Push | None = None  # sends to the open life line; None: no live process
+    moving: bool = (
+        False  # it has a renewed certificate: its next life line is the same process's, and nothing else changes
+    )
     gone_since: float = 0.0
     ever_attended: bool = False
     left: str = ""  # why it went for good
@@ -47,11 +50,19 @@ class Site:
     def lose(self, now: float) -> None:
         """Its process is gone, or its connection."""
         self.push, self.gone_since = None, now
+        if self.moving:
+            return
         if self.state not in ("Answered", "Declined", "Refused", "Left"):
             self.state = "Lost"
 
+    def has_hung_up(self, long_gone: float) -> bool:
+        """Whether it has heard of the job's end and is gone, or went before `long_gone` and will not come for it."""
+        return self.push is None and bool(self.told or self.left or self.gone_since < long_gone)
+
     def ask(self, now: float) -> None:
         """A task goes out."""
+        if self.moving:
+            return  # it has the task already
         self.asked_at = self.fetched_at = now
         self.sending_at = 0.0
         self.done_bytes = self.total_bytes = 0

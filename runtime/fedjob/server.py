@@ -17,19 +17,22 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from . import checkpoint, conclusion, identity, logs, narrow, progress_push, transport
 from .conclusion import Conclusion
+from .conditions import CERTIFICATE_EXPIRED, Conditions
 from .config import ServerConfig, read_server
 from .errors import FedJobError, JobFailed, PeerFailed, StateError, TransportError
+from .keyring import Keyring
 from .limits import Limits
 from .model import ParamsType
 from .peers import Offer
 from .progress import Story, round_record, status
-from .records import HISTORY_FILE, METRICS_FILE, STATUS_FILE, JobRef, append, read_history, write_status
+from .records import HISTORY_FILE, METRICS_FILE, STATUS_FILE, Condition, JobRef, append, read_history, write_status
 from .refusals import log_refusals
 from .service import JobService
 from .session import Interrupted, Session
@@ -45,6 +48,7 @@ MODEL_FILE = "model.safetensors"
 _CHECKPOINT = "checkpoint"
 _REST_FILE = "initial.digest"
 _STATUS_SECONDS = 0.2
+_CERTIFICATE_SECONDS = 1.0
 _DRAIN_SECONDS = 10.0
 
 
@@ -71,14 +75,17 @@ async def _run(config: ServerConfig) -> int:
     if config.log == "json":
         logs.as_json(logging.getLogger(), partial(_facts, config, session))
     story = Story(JobRef(config.job.metadata.name, config.uid, config.attempt), config.job.spec.workflow.rounds)
-    credentials = identity.read(config.tls)
+    keyring = Keyring(config.tls, identity.Identity(config.trust_domain, config.uid, None))
     service = JobService(session, config.uid, config.trust_domain, config.run / METRICS_FILE, story.tally)
-    _show(config, story, session)
-    grpc_server, port = await transport.serve(service, config.listen, credentials)
+    _show(config, story, session, keyring)
+    grpc_server, port = await transport.serve(service, config.listen, keyring.now(), keyring.now)
     log.info("job %s attempt %d listens on port %d", config.job.metadata.name, config.attempt, port)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, session.interrupt)
-    tasks = [asyncio.create_task(_report(config, story, session))]
+    tasks = [
+        asyncio.create_task(_report(config, story, session)),
+        asyncio.create_task(_watch_certificate(keyring, config.tls, session.conditions)),
+    ]
     if config.report is not None:
         tell = progress_push.push_for_ever(config.report, config.tls, partial(status, story, session), story.pause)
         tasks.append(asyncio.create_task(tell))
@@ -102,7 +109,7 @@ def _facts(config: ServerConfig, session: Session) -> dict[str, Any]:
     return {"job": job.name, "namespace": job.namespace, "attempt": config.attempt, "round": session.round}
 
 
-def _show(config: ServerConfig, story: Story, session: Session) -> None:
+def _show(config: ServerConfig, story: Story, session: Session, keyring: Keyring) -> None:
     """Serve metrics, if the configuration says where."""
     if config.metrics is None:
         return
@@ -114,7 +121,7 @@ def _show(config: ServerConfig, story: Story, session: Session) -> None:
         sites=session.sites,
         tally=story.tally,
         round_timeout_seconds=config.job.spec.workflow.round_timeout_seconds,
-        not_after=partial(identity.not_after, config.tls),
+        not_after=keyring.not_after,
     )
     serve(config.metrics, series)
 
@@ -165,6 +172,18 @@ async def _report(config: ServerConfig, story: Story, session: Session) -> None:
             except OSError as e:  # people see an old state for a while; the job goes on
                 log.warning("status is not written: %s", e)
         await asyncio.sleep(_STATUS_SECONDS)
+
+
+async def _watch_certificate(keyring: Keyring, folder: Path, conditions: Conditions) -> None:
+    """Say so while the server's own certificate is over: open connections last, but no site can open another."""
+    while True:
+        end = identity.not_after(keyring.now().cert_pem)
+        if datetime.now(UTC) < end:
+            conditions.clear(CERTIFICATE_EXPIRED)
+        else:
+            what = f"the server's certificate, {folder / identity.CERT_FILE}, expired at {end:%Y-%m-%dT%H:%M:%SZ}"
+            conditions.set(Condition(CERTIFICATE_EXPIRED, "NotRenewed", f"{what}; put a renewed one in its place"))
+        await asyncio.sleep(_CERTIFICATE_SECONDS)
 
 
 async def _say_how_it_ended(config: ServerConfig, story: Story, session: Session) -> None:

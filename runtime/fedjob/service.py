@@ -79,6 +79,8 @@ class JobService:
             elif event.HasField("farewell"):
                 f = event.farewell
                 self._session.farewell(site, push, plain_text(f.reason, 60), plain_text(f.message), f.final)
+            elif event.HasField("renewed"):
+                self._session.moves(site, push)
 
     def _note(self, site: str, v: wire.Value) -> None:
         """Keep a scalar that a script logged; so many of a site in a round, or a loop in a script would fill the disk."""

@@ -164,12 +164,7 @@ class Session:
         """
         with self._changed:
             long_gone = time.monotonic() - seconds
-            self._changed.wait_for(
-                lambda: all(
-                    s.push is None and (s.told or s.left or s.gone_since < long_gone) for s in self._sites.values()
-                ),
-                seconds,
-            )
+            self._changed.wait_for(lambda: all(s.has_hung_up(long_gone) for s in self._sites.values()), seconds)
 
     def interrupt(self) -> None:
         """Make the workflow's thread raise Interrupted at its next wait."""
@@ -300,9 +295,7 @@ class Session:
                 f"the job has run for {self._limits.active_seconds:.0f} s (spec.activeDeadlineSeconds)",
             )
         if not self._changed.wait(max(min(seconds, left, _TICK_SECONDS), 0.001)) and self._journal:
-            with contextlib.suppress(
-                OSError
-            ):  # a full disk may cost a deadline some of its time, if the server dies too
+            with contextlib.suppress(OSError):  # a full disk may cost a deadline some time, if the server dies too
                 self._journal.append("tick")
 
     # -------------------------------------------------------------------------------------- the sites' side
@@ -319,7 +312,7 @@ class Session:
             if site.push is not None:
                 why = "a newer process of this site has connected"
                 site.push(wire.Downward(end=wire.End(state="Failed", reason="Superseded", message=why)))
-            log.info("site %s attends", name)
+            log.log(logging.DEBUG if site.moving else logging.INFO, "site %s attends", name)
             site.attend(push)
             self._departures.remove(name)
             if self._end is not None:
@@ -327,7 +320,13 @@ class Session:
             for opened in self._asks.values():
                 if opened.waits_for(name):
                     self._offer(site, opened)
+            site.moving = False
             self._changed.notify_all()
+
+    def moves(self, name: str, push: Push) -> None:
+        """A process of a site says on its life line that it opens another one, and goes on there."""
+        with self._changed:
+            self._sites[name].moving = self._sites[name].push is push
 
     def lost(self, name: str, push: Push) -> None:
         """The life line that was opened with `push` is broken."""
@@ -335,7 +334,7 @@ class Session:
             site = self._sites[name]
             if site.push is push:
                 site.lose(time.monotonic())
-                if self._end is None:
+                if self._end is None and not site.moving:
                     log.warning("site %s lost", name)
                 self._changed.notify_all()
                 if site.told:

@@ -14,9 +14,12 @@ from __future__ import annotations
 import socket
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+
+from cryptography import x509
 
 from .identity import CA_FILE, CERT_FILE, KEY_FILE, Credentials, problems, write
 
@@ -51,7 +54,8 @@ def diagnose(address: str, credentials: Credentials, server_name: str, *, timeou
     if not host or not port.isdecimal():
         return f"the server's address {address!r} is not of the form host:port."
     try:
-        context = _context(credentials)
+        context = client_context(credentials)
+        context.set_alpn_protocols(["h2"])
     except (ssl.SSLError, ValueError):  # ValueError: nothing in ca.crt
         return (
             _own_problem(credentials) or f"OpenSSL cannot load {KEY_FILE}, {CERT_FILE} and {CA_FILE}. Write them again."
@@ -64,20 +68,34 @@ def diagnose(address: str, credentials: Credentials, server_name: str, *, timeou
         try:
             tls = context.wrap_socket(connection, server_hostname=server_name)
         except OSError as exc:
-            return _handshake_failure(exc, address, server_name)
+            return _handshake_failure(
+                exc, address, server_name, partial(_dates, context, address, server_name, timeout_seconds)
+            )
         with tls:
             return _verdict(tls, address, credentials)
 
 
-def _context(credentials: Credentials) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the chain and the name
+def client_context(credentials: Credentials) -> ssl.SSLContext:
+    """TLS 1.3 as a client with a certificate; verifies the server's chain and name. Raises SSLError, ValueError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _load(context, credentials)
+    return context
+
+
+def server_context(credentials: Credentials) -> ssl.SSLContext:
+    """TLS 1.3 as a server, for clients with a certificate of the same authorities. Raises SSLError, ValueError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    _load(context, credentials)
+    return context
+
+
+def _load(context: ssl.SSLContext, credentials: Credentials) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(["h2"])
     context.load_verify_locations(cadata=credentials.ca_pem.decode("ascii", "replace"))
     with tempfile.TemporaryDirectory() as folder:  # ssl loads keys from files only
         write(credentials, Path(folder))
         context.load_cert_chain(Path(folder, CERT_FILE), Path(folder, KEY_FILE))
-    return context
 
 
 def _verdict(tls: ssl.SSLSocket, address: str, credentials: Credentials) -> str:
@@ -109,11 +127,11 @@ def _own_problem(credentials: Credentials) -> str:
     return " ".join(problems(credentials, datetime.now(UTC), None))
 
 
-def _handshake_failure(exc: OSError, address: str, server_name: str) -> str:
+def _handshake_failure(exc: OSError, address: str, server_name: str, dates: Callable[[], str]) -> str:
     if isinstance(exc, ssl.SSLCertVerificationError):
         if exc.verify_code in (_EXPIRED, _NOT_YET_VALID):
             return (
-                f"the server's own certificate is not valid now: {exc.verify_message}. "
+                f"the server's own certificate is not valid now: {exc.verify_message}{dates()}. "
                 "Have a new one issued to the server, or set this machine's clock."
             )
         if exc.verify_code in (_HOSTNAME_MISMATCH, _IP_MISMATCH):
@@ -135,6 +153,22 @@ def _handshake_failure(exc: OSError, address: str, server_name: str) -> str:
     if isinstance(exc, ssl.SSLError):
         return f"the TLS handshake with {address} failed: {_alert(exc)}. Check that it is this job's server."
     return f"the connection to {address} failed: {_reason(exc)}."
+
+
+def _dates(context: ssl.SSLContext, address: str, server_name: str, timeout_seconds: float) -> str:
+    """From when to when the server's certificate is valid, once it was not accepted. Nothing is sent, nothing else believed."""
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, _, port = address.rpartition(":")
+    try:
+        with (
+            socket.create_connection((host.strip("[]"), int(port)), timeout_seconds) as connection,
+            context.wrap_socket(connection, server_hostname=server_name) as tls,
+        ):
+            shown = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError):
+        return ""
+    begin, end = shown.not_valid_before_utc, shown.not_valid_after_utc
+    return f" (valid from {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ})"
 
 
 def _alert(exc: ssl.SSLError) -> str:

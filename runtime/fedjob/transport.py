@@ -7,10 +7,14 @@ minute to seconds; `keepalive_timeout_ms` alone does not.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from .tls import SERVER_ENVIRONMENT
@@ -29,7 +33,9 @@ from . import wire_pb2 as wire  # noqa: E402
 from .chunks import CHUNK_BYTES, WINDOW_CHUNKS, Range  # noqa: E402
 from .errors import TransportError  # noqa: E402
 from .frames import Piece  # noqa: E402
-from .identity import Credentials  # noqa: E402
+from .identity import Credentials, not_after  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = CHUNK_BYTES + (1 << 20)  # a chunk, or an announcement with its header
 _SERVICE = "fedjob.v1.Federation"
@@ -107,15 +113,18 @@ def _is_news(record: logging.LogRecord) -> bool:
 logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
 
 
-async def serve(service: Service, address: str, credentials: Credentials) -> tuple[grpc.aio.Server, int]:
+async def serve(
+    service: Service, address: str, credentials: Credentials, newest: Callable[[], Credentials] | None = None
+) -> tuple[grpc.aio.Server, int]:
     """Start a server on `address` ("host:port", port 0 for any); returns it and its port.
 
-    Only certificates of the same authority connect. Raises TransportError if the port is taken.
+    Only certificates of the same authorities connect, and none is served beyond its end. newest: asked before each handshake
+    for the credentials that it shall use. Raises TransportError if the port is taken.
     """
     server = grpc.aio.server(options=_SERVER_OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, _handlers(service)),))
-    tls = grpc.ssl_server_credentials(
-        [(credentials.key_pem, credentials.cert_pem)], credentials.ca_pem, require_client_auth=True
+    tls = grpc.dynamic_ssl_server_credentials(
+        _configuration(credentials), _Changes(credentials, newest or (lambda: credentials)), True
     )
     try:
         port = server.add_secure_port(address, tls)
@@ -123,6 +132,26 @@ async def serve(service: Service, address: str, credentials: Credentials) -> tup
         raise TransportError(f"cannot listen on {address}: {e}") from e
     await server.start()
     return server, port
+
+
+def _configuration(credentials: Credentials) -> Any:
+    return grpc.ssl_server_certificate_configuration([(credentials.key_pem, credentials.cert_pem)], credentials.ca_pem)
+
+
+class _Changes:
+    """What gRPC asks before each handshake, on threads of its own: None, while it has the newest."""
+
+    def __init__(self, credentials: Credentials, newest: Callable[[], Credentials]) -> None:
+        self._used, self._newest = credentials, newest
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Any:
+        with self._lock:
+            newest = self._newest()
+            if newest == self._used:
+                return None
+            self._used = newest
+            return _configuration(newest)
 
 
 def _handlers(service: Service) -> dict[str, grpc.RpcMethodHandler]:
@@ -147,9 +176,26 @@ def _handlers(service: Service) -> dict[str, grpc.RpcMethodHandler]:
 
 
 async def _answered(replies: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    end, begun = _peers_end(context), False
+    left = (end - datetime.now(UTC)) / timedelta(seconds=1)
+    deadline = asyncio.get_running_loop().time() + left
     try:
-        async for reply in replies:
+        if left <= 0:
+            raise TimeoutError
+        begun = True
+        while True:
+            try:
+                # TLS looks at a certificate once, when the connection begins; a call ends with its caller's certificate.
+                async with asyncio.timeout_at(deadline):
+                    reply = await anext(replies)
+            except StopAsyncIteration:
+                return
             yield reply
+    except TimeoutError:
+        why = f"the certificate of {_peer(context)} expired at {end:%Y-%m-%dT%H:%M:%SZ}; come again with a renewed one"
+        if begun:  # one that was not begun is tried again and again
+            log.warning("a call ends: %s", why)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
     except Refused as e:
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(e))
     except NotThere as e:
@@ -158,6 +204,11 @@ async def _answered(replies: AsyncIterator[Any], context: Any) -> AsyncIterator[
         await context.abort(grpc.StatusCode.UNAVAILABLE, str(e))
     except OSError as e:  # the disk: there may be room later
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server cannot write: {e.strerror}")
+
+
+def _peers_end(context: Any) -> datetime:
+    """When the caller's certificate ends."""
+    return not_after(context.auth_context()["x509_pem_cert"][0])
 
 
 def _peer(context: Any) -> str | None:
@@ -169,33 +220,87 @@ def _peer(context: Any) -> str | None:
 
 
 class Channel:
-    """A site's connection to its job's server. Every method raises TransportError when the connection fails."""
+    """A site's way to its job's server. Every method raises TransportError when the connection fails.
+
+    gRPC's clients cannot reload a certificate. So a renewed one means another connection: new calls use it, and the old
+    connection closes behind its last call.
+    """
+
+    def __init__(self, address: str, server_name: str, credentials: Credentials) -> None:
+        self._where = (address, server_name)
+        self._lock = threading.Lock()
+        self._connections = [_Connection(*self._where, credentials)]  # the newest is the last
+
+    def attend(self, events: Iterator[wire.Upward]) -> Iterator[wire.Downward]:
+        """Open the life line: yields what the server says, as it says it."""
+        with self._connection() as connection:
+            yield from _mapped(connection.attend(events))
+
+    def fetch(self, digest: str, wanted: Range) -> Iterator[Piece]:
+        """The chunks of an object in a range."""
+        with self._connection() as connection:
+            yield from _mapped(connection.fetch(wire.Wanted(digest=digest, start=wanted.start, stop=wanted.stop)))
+
+    def submit(self, messages: Iterator[bytes]) -> Iterator[wire.Reply]:
+        """Send an answer, Frames in bytes: yields Wants and Acks, then a Verdict, or a Verdict alone."""
+        with self._connection() as connection:
+            yield from _mapped(connection.submit(messages))
+
+    def renew(self, credentials: Credentials, seconds: float) -> None:
+        """Let new calls use other credentials.
+
+        Raises TransportError if no connection with them is up within so long; then all stays as it is.
+        """
+        fresh = _Connection(*self._where, credentials)
+        try:
+            grpc.channel_ready_future(fresh.channel).result(seconds)
+        except grpc.FutureTimeoutError:
+            fresh.channel.close()
+            raise TransportError(f"no connection to {self._where[0]} with it within {seconds:.0f} s") from None
+        with self._lock:
+            self._connections.append(fresh)
+            self._close_idle()
+
+    def close(self) -> None:
+        """End all calls."""
+        with self._lock:
+            for connection in self._connections:
+                connection.channel.close()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[_Connection]:
+        """The newest connection, for one call."""
+        with self._lock:
+            connection = self._connections[-1]
+            connection.calls += 1
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                connection.calls -= 1
+                self._close_idle()
+
+    def _close_idle(self) -> None:
+        *older, newest = self._connections
+        for connection in older:
+            if not connection.calls:
+                connection.channel.close()
+        self._connections = [*(c for c in older if c.calls), newest]
+
+
+class _Connection:
+    """A gRPC channel with one certificate. calls: how many are open, guarded by its Channel."""
 
     def __init__(self, address: str, server_name: str, credentials: Credentials) -> None:
         tls = grpc.ssl_channel_credentials(credentials.ca_pem, credentials.key_pem, credentials.cert_pem)
         options = [*_CLIENT_OPTIONS, ("grpc.ssl_target_name_override", server_name)]
-        self._channel = grpc.secure_channel(address, tls, options)
-        self._attend = self._channel.stream_stream(
+        self.calls = 0
+        self.channel = grpc.secure_channel(address, tls, options)
+        self.attend = self.channel.stream_stream(
             f"/{_SERVICE}/Attend", wire.Upward.SerializeToString, wire.Downward.FromString
         )
-        self._fetch = self._channel.unary_stream(f"/{_SERVICE}/Fetch", wire.Wanted.SerializeToString, frames.read_chunk)
-        self._submit = self._channel.stream_stream(f"/{_SERVICE}/Submit", None, wire.Reply.FromString)
-
-    def attend(self, events: Iterator[wire.Upward]) -> Iterator[wire.Downward]:
-        """Open the life line: yields what the server says, as it says it."""
-        return _mapped(self._attend(events))
-
-    def fetch(self, digest: str, wanted: Range) -> Iterator[Piece]:
-        """The chunks of an object in a range."""
-        return _mapped(self._fetch(wire.Wanted(digest=digest, start=wanted.start, stop=wanted.stop)))
-
-    def submit(self, messages: Iterator[bytes]) -> Iterator[wire.Reply]:
-        """Send an answer, Frames in bytes: yields Wants and Acks, then a Verdict, or a Verdict alone."""
-        return _mapped(self._submit(messages))
-
-    def close(self) -> None:
-        """End all calls."""
-        self._channel.close()
+        self.fetch = self.channel.unary_stream(f"/{_SERVICE}/Fetch", wire.Wanted.SerializeToString, frames.read_chunk)
+        self.submit = self.channel.stream_stream(f"/{_SERVICE}/Submit", None, wire.Reply.FromString)
 
 
 class PermissionDenied(TransportError):  # noqa: N818

@@ -42,6 +42,7 @@ from .transport import Channel, Gone, PermissionDenied
 from .version import __version__
 
 log = logging.getLogger("fedjob")
+_RENEW_SECONDS = 10.0
 Take = Callable[[int, Bytes], object]  # what is done with the bytes at an offset
 
 
@@ -205,7 +206,22 @@ class Uplink:
     def tell(self, event: wire.Upward) -> None:
         """Say something on the life line, soon; lost if the line is down."""
         self._check_process()
-        self._line.put(event)
+        with self._changed:
+            self._line.put(event)
+
+    def renew(self, credentials: Credentials) -> None:
+        """Go on with other credentials: the life line moves over at once, a transfer when it is done or cut.
+
+        Raises TransportError if the server does not answer on a connection with them; then nothing has changed.
+        """
+        self._channel.renew(credentials, _RENEW_SECONDS)
+        self._where = (self._where[0], credentials, self._where[2])
+        with self._changed:
+            if self._heard():  # else the next line is one with them anyway
+                self._line, old = queue.SimpleQueue(), self._line
+                old.put(wire.Upward(renewed=wire.Renewed()))
+                old.put(None)
+                self._alive_at = time.monotonic()
 
     def close(self, farewell: wire.Farewell | None = None) -> None:
         """Say why this process goes, wait a moment until that is sent, and let go of the connection."""
@@ -227,8 +243,9 @@ class Uplink:
         backoff = 0.1
         while not self._closing and self._ended is None:
             self._lines += 1
+            line = self._line
             try:
-                for event in self._channel.attend(_upward(self._attempt, self._line)):
+                for event in self._channel.attend(_upward(self._attempt, line)):
                     backoff = 0.1
                     self._take(checked(event), self._lines)
             except RemoteProtocolError as e:
@@ -241,9 +258,11 @@ class Uplink:
                 if not self._closing:
                     self._complain(e, backoff)
             finally:
-                self._line, old = queue.SimpleQueue(), self._line
-                old.put(None)
+                line.put(None)
                 self._alive_at = min(self._alive_at, time.monotonic())
+            if line is not self._line:
+                continue  # renewed
+            self._line = queue.SimpleQueue()
             # Wakes at once when the process closes; the jitter keeps a thousand sites from coming back together.
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, backoff * random.uniform(0.5, 1.0))

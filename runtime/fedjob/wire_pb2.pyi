@@ -27,14 +27,16 @@ class Part(_message.Message):
     def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class Upward(_message.Message):
-    __slots__ = ("hello", "value", "farewell")
+    __slots__ = ("hello", "value", "farewell", "renewed")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     FAREWELL_FIELD_NUMBER: _ClassVar[int]
+    RENEWED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     value: Value
     farewell: Farewell
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ...) -> None: ...
+    renewed: Renewed
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ..., renewed: _Optional[_Union[Renewed, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("attempt", "version")
@@ -55,6 +57,10 @@ class Value(_message.Message):
     round: int
     step: int
     def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ..., round: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+
+class Renewed(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Farewell(_message.Message):
     __slots__ = ("reason", "message", "final")

@@ -10,7 +10,7 @@ import grpc
 
 from fedjob import identity
 from fedjob import wire_pb2 as wire
-from fedjob.tls import _context as tls_context
+from fedjob.tls import client_context
 from fedjob.transport import MAX_MESSAGE_BYTES
 
 _CALL_SECONDS = 10.0
@@ -39,7 +39,9 @@ def _no_handshake(address: Address, _: identity.Credentials) -> str:
 
 def _not_http2(address: Address, credentials: identity.Credentials) -> str:
     plain = socket.create_connection(address, _CALL_SECONDS)
-    with plain, tls_context(credentials).wrap_socket(plain, server_hostname="localhost") as tls:
+    context = client_context(credentials)
+    context.set_alpn_protocols(["h2"])
+    with plain, context.wrap_socket(plain, server_hostname="localhost") as tls:
         tls.sendall(bytes(range(256)) * 4000)
         return _hung_up(tls)
 

@@ -155,12 +155,16 @@ def test_a_refusal_that_cannot_be_seen_from_here_points_at_the_other_machine(add
     [
         pytest.param(server_of(FOREIGN), "is not signed by this job's authority: ", id="a server of another authority"),
         pytest.param(server_of(IMPOSTOR), "is not signed by this job's authority: ", id="an impostor of ours"),
-        pytest.param(server_of(OURS, NOW - 3 * DAY), "is not valid now: certificate has expired.", id="an expired one"),
+        pytest.param(
+            server_of(OURS, NOW - 3 * DAY),
+            r"is not valid now: certificate has expired \(valid from \d{4}-\S+Z to \d{4}-\S+Z\)\. Have",
+            id="an expired one",
+        ),
     ],
 )
 def test_a_server_with_a_wrong_certificate_is_told_apart(server: Credentials, why: str) -> None:
     with serving(server) as at:
-        assert diagnose(at, site_of(OURS), "localhost").startswith(f"the server's own certificate {why}")
+        assert re.match(f"the server's own certificate {why}", diagnose(at, site_of(OURS), "localhost"))
 
 
 def test_a_server_of_another_name_is_told_apart(address: str) -> None:
