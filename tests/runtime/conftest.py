@@ -33,7 +33,12 @@ Network = Callable[..., testing.Result]
 
 
 @contextmanager
-def serving(session: Session, folder: Path, authority: identity.Authority) -> Iterator[str]:
+def serving(
+    session: Session,
+    folder: Path,
+    authority: identity.Authority,
+    newest: Callable[[], identity.Credentials] | None = None,
+) -> Iterator[str]:
     """A real server for a session, in a thread with its own event loop; gives its address."""
     now, life = datetime.now(UTC), timedelta(hours=1)
     credentials = identity.issue(authority, authority.server(), now=now, lifetime=life, dns_names=["localhost"])
@@ -42,7 +47,7 @@ def serving(session: Session, folder: Path, authority: identity.Authority) -> It
     stop = asyncio.Event()
 
     async def serve() -> None:
-        server, bound = await transport.serve(service, "127.0.0.1:0", credentials)
+        server, bound = await transport.serve(service, "127.0.0.1:0", credentials, newest)
         port.set_result(bound)
         await stop.wait()
         await server.stop(grace=1.0)
