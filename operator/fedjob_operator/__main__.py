@@ -18,13 +18,14 @@ import sys
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import timedelta
 from typing import Any
 
 from fedjob.logs import as_json
 
-from . import names, pki, triggers
+from . import names, triggers
 from .cluster import ApiError, Cluster
+from .desired.authority import LEAST_LIFE
 from .health import Health
 from .hub.endpoint import Endpoint
 from .lease import Leadership, LeadershipLost
@@ -33,6 +34,7 @@ from .names import Kind
 from .observed import Raw
 from .reconcile import Reconciler
 from .resync import Resync
+from .rotation import Rotation
 from .routes import Key
 from .settings import HUB, SITE, Settings
 from .store import Store
@@ -103,16 +105,13 @@ class Replica:
         self.cluster = Cluster(self.metrics, may_write=self.leadership.check)
         self.health = Health(self.metrics, time.monotonic)
         self.resync = Resync(self.cluster, self.store, settings, self.metrics, self.queue.add)
-        self.reconciler = Reconciler(self.cluster, self.store, self.queue, settings, self.metrics, self.authority)
+        self.rotation = Rotation(self.cluster, self.free, self.store, settings, self.metrics, self._trust_changed)
+        authority = self.rotation.authority
+        self.reconciler = Reconciler(self.cluster, self.store, self.queue, settings, self.metrics, authority)
         self.endpoint = Endpoint(
-            self.free, self.metrics, self.authority, settings.hub_name, settings.trust_domain, time.monotonic
-        )
-        self._authority: pki.Authority | None = None
-
-    def authority(self) -> pki.Authority:
-        """The hub's authority, once it was read."""
-        assert self._authority is not None
-        return self._authority
+            self.free, self.metrics, authority, settings.hub_name, settings.trust_domain, settings.certificate_life,
+            time.monotonic,
+        )  # fmt: skip
 
     async def listen(self, ports: Ports, kubeconfig: str) -> None:
         """Open connections and ports; the authority is read or made on the way."""
@@ -124,20 +123,22 @@ class Replica:
         self.health.before_scrape = self._measure
         self.metrics.observe_store(self.store)
         port = await self.health.serve(ports.metrics)
-        self._authority = await self._find_authority()
+        await self.rotation.find()
         reports = await self.endpoint.serve(ports.reports) if HUB in self.settings.controllers else 0
         self.health.ready = True
         log.info("listening", extra={"metrics": port, "reports": reports, "identity": self.settings.identity})
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
         """What every replica does, leading or not."""
-        return [self.health.beat(), *([self.endpoint.renew_for_ever()] if HUB in self.settings.controllers else [])]
+        always = [self.health.beat(), self.rotation.follow_for_ever()]
+        return [*always, self.endpoint.renew_for_ever()] if HUB in self.settings.controllers else always
 
     async def lead(self) -> None:
         """Wait for the Lease; then list, watch and work until something ends."""
         await self.leadership.acquire()
         self.metrics.leader.set(1)
         hold = asyncio.create_task(self.leadership.hold())
+        await _first(hold, self.rotation.find())  # what this replica read before may be a step behind
         await _first(hold, self.resync.fill())
         log.info("listed", extra=self.store.sizes())
         tasks = [
@@ -145,6 +146,7 @@ class Replica:
             asyncio.create_task(triggers.watch(self.settings, self._hear)),
             *(asyncio.create_task(self.queue.work(self._pass)) for _ in range(self.settings.workers)),
             asyncio.create_task(self._resync_for_ever()),
+            asyncio.create_task(self.rotation.turn_for_ever()),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -183,25 +185,15 @@ class Replica:
         for key in note(kind.name, raw):
             self.queue.add(key)
 
+    def _trust_changed(self) -> None:
+        if HUB in self.settings.controllers:
+            self.endpoint.renew()
+        for key in self.store.all_keys():
+            self.queue.add(key)
+
     def _measure(self) -> None:
         self.metrics.queue_depth.set(self.queue.depth())
         self.metrics.queue_oldest.set(self.queue.oldest_seconds())
-
-    async def _find_authority(self) -> pki.Authority:
-        """The authority in its Secret; made by whichever replica is first. Raises ApiError if rights are missing."""
-        namespace = self.settings.namespace
-        while True:
-            try:
-                raw = await self.free.get(names.SECRET, namespace, pki.SECRET_NAME)
-                if raw is not None:
-                    return pki.from_secret(raw, self.settings.trust_domain)
-                made = pki.create(self.settings.trust_domain, datetime.now(UTC), self.settings.authority_life)
-                await self.free.create(pki.to_secret(made, namespace))
-            except ApiError as e:
-                if e.refused:
-                    raise
-                log.warning("the authority cannot be read yet", extra={"error": str(e)})
-                await asyncio.sleep(max(e.retry_after, 1.0))
 
 
 async def _first(guard: asyncio.Task[None], work: Coroutine[Any, Any, None]) -> None:
@@ -235,11 +227,18 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
     add("--workers", type=int, default=8, help="passes at the same time")
     add("--lease-seconds", type=float, default=10.0, help="life of the Lease")
     add("--resync-seconds", type=float, default=300.0, help="between two lists of everything")
+    add("--certificate-seconds", type=float, default=7 * 86_400.0, help="life of the certificates of servers and sites")
+    add("--authority-seconds", type=float, default=5 * 365 * 86_400.0, help="life of the hub's authority")
     add("--kubeconfig", default=os.environ.get("KUBECONFIG", ""), help="outside of a pod")
     given = parser.parse_args(arguments)
     controllers = frozenset(filter(None, given.controllers.split(",")))
     if not controllers or controllers - {HUB, SITE}:
         parser.error(f"--controllers: got {given.controllers!r}, allowed: hub, site or hub,site")
+    if given.certificate_seconds < 10 or given.authority_seconds < LEAST_LIFE * given.certificate_seconds:
+        parser.error(
+            f"--authority-seconds: got {given.authority_seconds:.0f}, allowed: {LEAST_LIFE} times --certificate-seconds "
+            f"({given.certificate_seconds:.0f}, at least 10) or more, so that a rotation ends before the authority does"
+        )
     host = given.hub_url.partition("://")[2].partition(":")[0].partition("/")[0]
     settings = Settings(
         namespace=given.namespace,
@@ -255,6 +254,9 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
         workers=given.workers,
         resync_seconds=given.resync_seconds,
         lease_seconds=given.lease_seconds,
+        certificate_life=timedelta(seconds=given.certificate_seconds),
+        authority_life=timedelta(seconds=given.authority_seconds),
+        authority_seconds=min(10.0, given.certificate_seconds / 20),
     )
     return settings, Ports(given.metrics_port, given.reports_port), given.kubeconfig
 

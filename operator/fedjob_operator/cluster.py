@@ -147,7 +147,8 @@ class Cluster:
         return made
 
     async def replace(self, manifest: Manifest) -> Raw:
-        """Put an object in the place of the one with the same resourceVersion. For the Lease alone: it asks nobody."""
+        """Put an object in the place of the one with the same resourceVersion. Another version there is a conflict."""
+        self._may_write()
         metadata, kind = manifest["metadata"], KINDS[manifest["kind"]]
         written: Raw = await self._call("PUT", kind, kind.path(metadata["namespace"], metadata["name"]), (), manifest)
         return written

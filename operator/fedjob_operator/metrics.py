@@ -7,7 +7,7 @@ values than there are kinds, codes, reasons, or unfinished jobs.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from platform import python_version
@@ -22,6 +22,7 @@ from fedjob.version import __version__
 from . import names
 from .observed import Raw, condition
 from .store import Store
+from .trust import PHASES, Authorities
 
 _FINISHED_FOR = timedelta(minutes=10)
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -67,6 +68,15 @@ class Metrics:
         )
         self.events = Counter("fedjob_events_emitted", "Kubernetes events.", ("type", "reason"), registry=r)
         self.issued = Counter("fedjob_certificates_issued", "Certificates issued.", ("role",), registry=r)
+        self.ends: dict[str, float] = {}  # of certificates that no job has: the authority's, the hub's own
+        self.authority_phase = Gauge(
+            "fedjob_authority_rotation", "1 for the present phase of the authority.", ("phase",), registry=r
+        )
+        self.authority_awaited = Gauge(
+            "fedjob_authority_rotation_awaited_certificates",
+            "Certificates in use that do not agree yet with the present step of a rotation.",
+            registry=r,
+        )
         self.reports = Counter("fedjob_progress_reports", "Progress reports of servers.", ("result",), registry=r)
         self.loop_lag = Histogram(
             "fedjob_event_loop_lag_seconds", "How late the event loop is.", buckets=_SECONDS, registry=r
@@ -77,9 +87,15 @@ class Metrics:
         self.calls.labels(verb, resource, str(code)).inc()
         self.call_seconds.labels(verb).observe(seconds)
 
+    def tell_authority(self, authorities: Authorities, awaited: int) -> None:
+        """How far a rotation of the authority is."""
+        for phase in PHASES:
+            self.authority_phase.labels(phase).set(phase == authorities.phase)
+        self.authority_awaited.set(awaited)
+
     def observe_store(self, store: Store) -> None:
         """From now on, tell of jobs and sites as well."""
-        self.registry.register(JobCollector(store))
+        self.registry.register(JobCollector(store, self.ends))
 
 
 @dataclass(frozen=True)
@@ -104,8 +120,9 @@ class QueueGauges:
 class JobCollector(Collector):
     """Jobs, sites and certificates as the store has them at the moment of the scrape."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, ends: Mapping[str, float]) -> None:
         self._store = store
+        self._ends = ends
 
     def collect(self) -> Iterator[Metric]:
         """The series. Jobs that ended more than ten minutes ago count in `fedjob_jobs` only."""
@@ -145,7 +162,7 @@ class JobCollector(Collector):
             "End of the certificate that ends first, by role.",
             labels=["role"],
         )
-        ends: dict[str, float] = {}
+        ends = dict(self._ends)
         for present in self._store.certificates.values():
             role = "server" if present.identity.endswith("/server") else "site"
             ends[role] = min(ends.get(role, float("inf")), present.not_after.timestamp())

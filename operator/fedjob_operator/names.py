@@ -22,6 +22,11 @@ RUN_LABEL: Final = f"{GROUP}/run"  # counts the server's or a site's Jobs: 1, 2,
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 HASH_ANNOTATION: Final = f"{GROUP}/desired-hash"
 NOT_AFTER_ANNOTATION: Final = f"{GROUP}/not-after"  # of the certificate in a Secret, for people
+# On the authority's Secret: somebody asks for a rotation by a value that is not the last one; which one was begun last; and
+# since when every certificate in use agrees with the present step of it.
+ROTATE_ANNOTATION: Final = f"{GROUP}/rotate-authority"
+ROTATED_ANNOTATION: Final = f"{GROUP}/rotated-authority"
+FOLLOWED_ANNOTATION: Final = f"{GROUP}/followed-since"
 
 SERVER, CLIENT = "server", "client"
 
@@ -100,6 +105,11 @@ def base(job: str, uid: str) -> str:
     The hash keeps two jobs of one name apart: one deleted and made again, or in two namespaces and at one site.
     """
     return f"fj-{job}-{digest(uid)}"
+
+
+def secret(kind: str, name: str, uid: str) -> str:
+    """The Secret with the certificate of a FederatedJob's server, or of a SiteJob."""
+    return base(name, uid) if kind == FEDERATED_JOB.name else name
 
 
 def server_job(job: str, uid: str, run: int) -> str:

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from . import names, pki
+from . import events, names, pki
 from .cluster import ApiError, Cluster
 from .desired import job as job_decisions
 from .desired import site_job as site_decisions
+from .desired.authority import keeps
 from .lease import LeadershipLost
 from .metrics import Metrics
 from .observed import Observed, ObservedSite, Raw, owner_uid, podless, read_pod, read_refusal
-from .plan import Create, Delete, Event, Issue, Manifest, Plan, digest
+from .plan import Create, Delete, Issue, Manifest, Plan
 from .routes import Key
 from .settings import HUB, Settings
 from .store import Store
@@ -110,18 +111,18 @@ class Reconciler:
             if job.created_at is None or now - job.created_at < _PODLESS:
                 continue
             raw = seen.job if isinstance(seen, Observed) else seen.site_job
-            events = await self.cluster.events(raw["metadata"]["namespace"], job.uid, "FailedCreate")
-            jobs = tuple(replace(one, refused=read_refusal(events)) if one is job else one for one in jobs)
+            told = await self.cluster.events(raw["metadata"]["namespace"], job.uid, "FailedCreate")
+            jobs = tuple(replace(one, refused=read_refusal(told)) if one is job else one for one in jobs)
         return replace(seen, server_jobs=jobs) if isinstance(seen, Observed) else replace(seen, jobs=jobs)
 
     async def _with_certificate(self, key: Key, seen: Observed | ObservedSite) -> Observed | ObservedSite:
-        if seen.certificate is not None:
-            return seen
         raw = seen.job if isinstance(seen, Observed) else seen.site_job
-        if not raw.get("status"):
-            return seen  # no pass got so far as to issue one: the status comes first
-        uid = raw["metadata"]["uid"]
-        name = names.base(key.name, uid) if key.controller == HUB else key.name
+        name = names.secret(raw["kind"], key.name, raw["metadata"]["uid"])
+        if not keeps(raw):  # also before the first pass, which writes the status and then issues one
+            self.store.certificates.pop((key.namespace, name), None)
+            return replace(seen, certificate=None)
+        if seen.certificate is not None or not raw.get("status"):
+            return seen
         secret = await self.cluster.get(names.SECRET, key.namespace, name)
         present = pki.read(secret) if secret is not None else None
         if present is not None:
@@ -152,7 +153,7 @@ class Reconciler:
             await self.cluster.delete(target)
             log.info("deleted", extra={"key": str(key), "kind": target.kind, "object": target.name})
         for event in plan.events:
-            await self._tell(raw, event)
+            await events.tell(self.cluster, self.metrics, raw, event)
 
     async def _write_status(self, key: Key, raw: Raw, status: Manifest) -> bool:
         """Write the status, if the object is still the version that the decision was made for: False if it is not.
@@ -230,32 +231,6 @@ class Reconciler:
             return False
         self.store.see(manifest["kind"], found)
         return True
-
-    async def _tell(self, raw: Raw, event: Event) -> None:
-        """Post an event. Its name follows from what it says of which version, so a repeated try posts it once."""
-        metadata, now = raw["metadata"], datetime.now(UTC)
-        kind = "Warning" if event.warning else "Normal"
-        mark = digest(
-            {"uid": metadata["uid"], "version": metadata["resourceVersion"], "text": [event.reason, event.message]}
-        )
-        body = {
-            "apiVersion": names.EVENT.api_version,
-            "kind": names.EVENT.name,
-            "metadata": {"name": f"{metadata['name']}.{mark}", "namespace": metadata["namespace"]},
-            "involvedObject": {
-                "apiVersion": raw["apiVersion"], "kind": raw["kind"], "name": metadata["name"],
-                "namespace": metadata["namespace"], "uid": metadata["uid"],
-            },
-            "type": kind,
-            "reason": event.reason,
-            "message": event.message[:1024],
-            "source": {"component": "fedjob-operator"},
-            "firstTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "lastTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "count": 1,
-        }  # fmt: skip
-        self.metrics.events.labels(kind, event.reason).inc()
-        await self.cluster.record(body)
 
     # ------------------------------------------------------------------------------------------------- failing
 

@@ -32,5 +32,6 @@ class Settings:
     lease_seconds: float = 10.0
     authority_life: timedelta = timedelta(days=5 * 365)
     certificate_life: timedelta = timedelta(days=7)
+    authority_seconds: float = 10.0  # between two looks at the authority's Secret
     node_lost_seconds: int = 30
     finish_grace_seconds: float = 60.0

@@ -217,7 +217,7 @@ class Uplink:
         self._channel.renew(credentials, _RENEW_SECONDS)
         self._where = (self._where[0], credentials, self._where[2])
         with self._changed:
-            if self._heard():  # else the next line is one with them anyway
+            if self.heard():  # else the next line is one with them anyway
                 self._line, old = queue.SimpleQueue(), self._line
                 old.put(wire.Upward(renewed=wire.Renewed()))
                 old.put(None)

@@ -150,9 +150,10 @@ def _certificate(case: Case, memory: Memory) -> tuple[tuple[Issue, ...], State]:
     identity = names.spiffe(case.settings.trust_domain, case.uid, None)
     wanted = certificate.Wanted(_key(issue.manifest), identity, issue.dns_names, case.trust.issuer, case.trust.digest)
     why = certificate.violation(wanted, present, case.now)
-    if not why and present is not None:
-        return (), State(TRUE, "Issued", f"valid until {present.not_after:%Y-%m-%dT%H:%M:%SZ}")
-    return (issue,), State(FALSE, "Issuing", why)
+    if present is None or present.identity != identity or case.now >= present.not_after:
+        return (issue,), State(FALSE, "Issuing", why)
+    valid = State(TRUE, "Issued", f"valid until {present.not_after:%Y-%m-%dT%H:%M:%SZ}")  # also while it is renewed
+    return ((issue,) if why else ()), valid
 
 
 def _key(manifest: Manifest) -> str:
@@ -246,14 +247,18 @@ def _suspend(case: Case, memory: Memory, accepted: State) -> Plan:
     left = _boundary_seconds(case, memory) if active else 0.0
     of = case.of(memory.attempt)
     wanted = _assignments(case, of, views, suspend=left <= 0) if case.seen.site_jobs else []
+    issue, certified = (
+        _certificate(case, memory) if left > 0 else ((), None)
+    )  # a round may last longer than a certificate
     reason = "Suspending" if left > 0 else "Suspended"
     facts = Facts(
-        case.seen, memory, accepted, case.now, job=case.job, views=views,
+        case.seen, memory, accepted, case.now, job=case.job, views=views, certified=certified,
         admitted=State(FALSE, reason, "spec.suspend is true"),
         server=State(TRUE, "Ready") if left > 0 else State(FALSE, "NotStarted"),
     )  # fmt: skip
     delete = [] if left > 0 else [_gone(case, job.name, job.uid) for job in active]
-    return _plan(case, facts, wanted, (), (), delete, left if left > 0 else None)
+    again = _soonest(left, 1.0 if issue else _renewal(case)) if left > 0 else None
+    return _plan(case, facts, wanted, issue, (), delete, again)
 
 
 def _boundary_seconds(case: Case, memory: Memory) -> float:

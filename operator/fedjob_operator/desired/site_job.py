@@ -187,7 +187,9 @@ def _told(seen: ObservedSite, found: Step, accepted: State, now: datetime) -> Pl
         "run": script.run,
         "restarts": script.restarts,
         "lastTermination": script.last,
-        "certificateNotAfter": stamp(seen.certificate.not_after) if seen.certificate else None,
+        "certificateNotAfter": stamp(seen.certificate.not_after)
+        if seen.certificate
+        else before.get("certificateNotAfter"),
         "conditions": conditions,
     }
     status = {key: value for key, value in status.items() if value is not None}

@@ -199,7 +199,9 @@ def _summary(views: Sequence[SiteView]) -> dict[str, Any] | None:
 
 def _certificates(facts: Facts) -> dict[str, Any] | None:
     present = facts.seen.certificate
-    return {"serverNotAfter": stamp(present.not_after)} if present else None
+    if present is None:  # not looked at, or no longer: the job is over, or paused
+        return (facts.seen.job.get("status") or {}).get("certificates")
+    return {"serverNotAfter": stamp(present.not_after)}
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -11,17 +11,16 @@ import contextlib
 import json
 import logging
 import ssl
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from aiohttp import web
 
 from fedjob import identity
 from fedjob.errors import IdentityError
 from fedjob.records import Status, from_json
+from fedjob.tls import server_context
 
 from .. import names, pki
 from ..cluster import ApiError, Cluster
@@ -33,50 +32,55 @@ log = logging.getLogger(__name__)
 ROUTE = "/v1alpha1/namespaces/{namespace}/federatedjobs/{name}/progress"
 _TRIES = 5
 _LEAST_SECONDS = 1.0  # between two reports of one job
-_LIFE = timedelta(days=7)
 
 
 @dataclass
 class Endpoint:
-    """The endpoint of one replica. clock: monotonic seconds. authority: gives the hub's authority."""
+    """The endpoint of one replica. clock: monotonic seconds. authority: gives the hub's authority. life: of its certificate."""
 
     cluster: Cluster
     metrics: Metrics
     authority: Callable[[], pki.Authority]
     host: str
     trust_domain: str
+    life: timedelta
     clock: Callable[[], float]
     _last: dict[str, tuple[float, int]] = field(default_factory=dict)  # job uid: when, attempt
     _context: ssl.SSLContext | None = None
 
     async def serve(self, port: int, address: str | None = None) -> int:
-        """Listen, on every address by default; returns the port. `renew` must be called before the certificate ends."""
+        """Listen, on every address by default; returns the port.
+
+        `renew` must be called before the certificate ends, and when the authority is another.
+        """
         application = web.Application(client_max_size=reports.MAX_BYTES)
         application.router.add_put(ROUTE, self.report)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
-        self._context.verify_mode = ssl.CERT_REQUIRED
         self.renew()
-        site = web.TCPSite(runner, address, port, ssl_context=self._context)
+        door = self._context
+        assert door is not None
+        door.sni_callback = self._newest  # called for each handshake, also without a name
+        site = web.TCPSite(runner, address, port, ssl_context=door)
         await site.start()
         return int(runner.addresses[0][1])
 
     def renew(self) -> None:
-        """A fresh certificate for new connections, and the authorities that are trusted by now."""
-        assert self._context is not None
-        made = self.authority().issue(pki.HUB_UID, None, (self.host,), datetime.now(UTC), _LIFE)
-        self._context.load_verify_locations(cadata=made.ca_pem.decode())
-        with tempfile.TemporaryDirectory() as folder:  # ssl loads keys from files only
-            identity.write(made, Path(folder))
-            self._context.load_cert_chain(Path(folder, identity.CERT_FILE), Path(folder, identity.KEY_FILE))
+        """A fresh certificate for new connections, and the authorities that are trusted by now, and no others."""
+        made = self.authority().issue(pki.HUB_UID, None, (self.host,), datetime.now(UTC), self.life)
+        self._context = server_context(made)
+        self.metrics.ends["hub"] = identity.not_after(made.cert_pem).timestamp()
 
     async def renew_for_ever(self) -> None:
         """Renew at half of the certificate's life, again and again."""
         while True:
-            await asyncio.sleep(_LIFE / timedelta(seconds=2))
+            await asyncio.sleep(self.life / timedelta(seconds=2))
             self.renew()
+
+    def _newest(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """A context keeps every authority that it was ever given: so each renewal is another one, taken up here."""
+        assert self._context is not None
+        connection.context = self._context
 
     async def report(self, request: web.Request) -> web.Response:
         """One report. 200 {"suspend": …}; 403 another job's; 409 an older attempt's; 413, 429 too much; 503 try again."""
