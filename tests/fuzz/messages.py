@@ -57,7 +57,8 @@ def altered(draw: st.DrawFn, message: Message, most: int = 2) -> Message:
     """A copy of a message with up to `most` of its fields made up anew, here or in one of the messages inside."""
     copy = type(message)()
     copy.CopyFrom(message)
-    for field in draw(st.lists(st.sampled_from(list(message.DESCRIPTOR.fields)), max_size=most)):
+    fields = list(message.DESCRIPTOR.fields)
+    for field in draw(st.lists(st.sampled_from(fields), max_size=most)) if fields else ():
         if field.message_type and not field.is_repeated and copy.HasField(field.name) and draw(st.booleans()):
             getattr(copy, field.name).CopyFrom(draw(altered(getattr(copy, field.name))))
             continue
@@ -67,6 +68,7 @@ def altered(draw: st.DrawFn, message: Message, most: int = 2) -> Message:
             getattr(copy, field.name).extend(value)
         elif field.message_type:
             getattr(copy, field.name).CopyFrom(value)
+            getattr(copy, field.name).SetInParent()  # it is there, also if it has nothing inside
         else:
             setattr(copy, field.name, value)
     return copy
