@@ -59,7 +59,8 @@ _CLIENT_OPTIONS = [
     *_ALIVE,
     # A download's window: what a cut can cost. gRPC's own estimate of the line would let it grow without a bound of ours.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", (WINDOW_CHUNKS - 6) * CHUNK_BYTES),  # and what the server has read ahead
+    # Beside it a cut costs what the server has read ahead, what gRPC is about to send, and the chunk that came in part.
+    ("grpc.http2.lookahead_bytes", (WINDOW_CHUNKS - 8) * CHUNK_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
     # In fact how long one attempt may take: TCP, TLS and settings, some round trips.
     ("grpc.min_reconnect_backoff_ms", 10_000),
