@@ -78,6 +78,7 @@ class Cutter:
         for end in self._open:
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                end.shutdown(socket.SHUT_RD)  # a thread that still waits in recv would hold the connection open
                 end.close()
         self._open.clear()
 
