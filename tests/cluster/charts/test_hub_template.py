@@ -145,6 +145,15 @@ def _container(objects: list[Any]) -> Any:
     return one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
 
 
+def test_a_package_holds_what_the_links_lead_to(helm: Helm, tmp_path: Path) -> None:
+    helm.run("package", str(ROOT / "charts" / "fedjob"), "--destination", str(tmp_path))
+    [archive] = tmp_path.glob("*.tgz")
+    rendered = yaml.safe_load_all(helm.run("template", "fedjob", str(archive)))
+    kinds = [found["kind"] for found in rendered if found]
+    assert kinds.count("CustomResourceDefinition") == 4
+    assert "ClusterRole" in kinds
+
+
 def test_a_digest_takes_the_place_of_the_tag(helm: Helm) -> None:
     digest = "sha256:" + "0" * 64
     found = helm.template("fedjob", "--set", f"image.digest={digest},image.tag=x")
