@@ -180,7 +180,7 @@ def _replay_answer(opened: Open, journal: Journal, r: Mapping[str, Any]) -> None
     try:
         parts = {name: open_stored(journal.folder / p["file"], p["digest"]) for name, p in r["parts"].items()}
     except StateError as e:
-        log.warning("answer of %s lost, it is asked again: %s", r["site"], e)
+        log.warning("answer of %s lost, it is asked again: %s", r["site"], e, extra={"site": r["site"]})
         return
     record = SiteRound(examples=header.num_examples, metrics=header.metrics)
     opened.take(r["site"], r["upload"], header, parts, record)

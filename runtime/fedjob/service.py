@@ -87,14 +87,15 @@ class JobService:
         self._noted[site, self._session.round] += 1
         if (count := self._noted[site, self._session.round]) > MAX_VALUES:
             if count == MAX_VALUES + 1:
-                log.warning("%s has logged %d values in round %d; further ones are lost", site, MAX_VALUES, v.round)
+                log.warning("%s has logged %d values in round %d; further ones are lost", site, MAX_VALUES, v.round,
+                            extra={"site": site})  # fmt: skip
             return
         step, key = v.step if v.step >= 0 else None, plain_text(v.key, 200)
         self._tally.logged.take(site, {key: v.value})
         try:
             append(self._values, LoggedValue(site, v.round, step, key, v.value))
         except OSError as e:
-            log.warning("a value that %s logged is lost: %s", site, e)
+            log.warning("a value that %s logged is lost: %s", site, e, extra={"site": site})
 
     async def fetch(self, peer: str | None, wanted: wire.Wanted) -> AsyncIterator[Piece]:
         """See wire.proto."""

@@ -307,12 +307,12 @@ class Session:
             if attempt != self.attempt:
                 why = f"this process belongs to attempt {attempt}, the job is at attempt {self.attempt}"
                 push(wire.Downward(end=wire.End(state="Failed", reason="StaleAttempt", message=why)))
-                log.warning("refused %s: StaleAttempt: %s", name, why)
+                log.warning("refused %s: StaleAttempt: %s", name, why, extra={"site": name})
                 return
             if site.push is not None:
                 why = "a newer process of this site has connected"
                 site.push(wire.Downward(end=wire.End(state="Failed", reason="Superseded", message=why)))
-            log.log(logging.DEBUG if site.moving else logging.INFO, "site %s attends", name)
+            log.log(logging.DEBUG if site.moving else logging.INFO, "site %s attends", name, extra={"site": name})
             site.attend(push)
             self._departures.remove(name)
             if self._end is not None:
@@ -335,7 +335,7 @@ class Session:
             if site.push is push:
                 site.lose(time.monotonic())
                 if self._end is None and not site.moving:
-                    log.warning("site %s lost", name)
+                    log.warning("site %s lost", name, extra={"site": name})
                 self._changed.notify_all()
                 if site.told:
                     self._departures.add(name, "the job is over")
@@ -347,7 +347,7 @@ class Session:
             if site.push is not push:
                 return  # a newer process of this site has taken its place
             site.message = f"{reason}: {message}"
-            log.warning("site %s: %s: %s%s", name, reason, message, " (for good)" if final else "")
+            log.warning("site %s: %s%s", name, site.message, " (for good)" if final else "", extra={"site": name})
             if final:
                 self._departures.add(name, site.message)
                 site.left, site.push, site.state = site.message, None, "Left"
@@ -409,7 +409,7 @@ class Session:
             raise TransportError(f"round {announce.key.round} is not open again yet")
         if opened is None or not opened.waits_for(name):
             why = f"{ask[0]} of round {announce.key.round} is over for this site; the job is at round {self.round}"
-            log.warning("refused %s: PastRound: %s", name, why)
+            log.warning("refused %s: PastRound: %s", name, why, extra={"site": name})
             return _refused("PastRound", why)
         if announce.declined:
             return self._out(opened, name, "Declined", Refusal("Declined", announce.declined))
@@ -498,9 +498,10 @@ class Session:
 
     def _out(self, opened: Open, name: str, state: Any, refusal: Refusal) -> wire.Verdict:
         """A site will not answer this ask: journalled, told, and the round decides anew."""
-        log.warning("round %d: %s %s: %s: %s", self.round, state.lower(), name, refusal.reason, refusal.message)
+        why = f"{refusal.reason}: {refusal.message}"
+        log.warning("round %d: %s %s: %s", self.round, state.lower(), name, why, extra={"site": name})
         self._note_out(opened, name, refusal)
-        self._sites[name].settle(state, f"{refusal.reason}: {refusal.message}")
+        self._sites[name].settle(state, why)
         self._changed.notify_all()
         return wire.Verdict(accepted=state == "Declined", reason=refusal.reason, message=refusal.message)
 

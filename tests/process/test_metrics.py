@@ -7,9 +7,12 @@ import urllib.request
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fedjob import config
+from fedjob.model import FLModel
 from fedjob.tally import MAX_NAMES
 
 if TYPE_CHECKING:
@@ -121,3 +124,21 @@ def test_a_site_tells_the_same_of_itself(round_two: Started) -> None:
 def test_without_the_option_nothing_listens(new_job: Callable[..., Job]) -> None:
     run = new_job(SCRIPT, "ab", workflow={"rounds": 1, "quorum": 1}).run()
     assert not (run.folder / "targets.json").exists()
+
+
+def test_as_in_a_pod_the_servers_log_is_json_and_says_whose_line_it_is(host: Callable[..., Any], until: Any) -> None:
+    def as_in_a_pod(run: Any) -> None:
+        path = run.keys / "server.json"
+        config.write(path, config.read_server(path).model_copy(update={"log": "json"}))
+
+    server = host("ab", as_in_a_pod, workflow={"rounds": 2, "quorum": 1})
+    a = server.puppet("a")
+    a.offer({"w": np.zeros(4, np.float32)})
+    task = a.task("Train", 0)
+    refused = a.answer(task, FLModel(params={"w": np.full(4, np.nan, np.float32)}, params_type="FULL"))
+    assert refused.reason == "NotFinite"
+    lines = until(lambda: [json.loads(line) for line in server.log("server").splitlines() if "NotFinite" in line])
+    assert lines[0]["level"] == "WARNING"
+    assert {key: lines[0][key] for key in ("job", "site", "round", "attempt")} == {
+        "job": "job", "site": "a", "round": 0, "attempt": 1,
+    }  # fmt: skip
