@@ -51,24 +51,32 @@ class Prometheus:
         return {a["labels"]["alertname"] for a in self.ask("alerts")["alerts"] if a["state"] == "firing"}
 
 
+def fixed(*targets: str) -> dict[str, Any]:
+    """Scrapes host:port."""
+    return {"job_name": "fixed", "honor_labels": True, "static_configs": [{"targets": list(targets)}]}
+
+
+def listed(*files: Path) -> dict[str, Any]:
+    """Scrapes what `fedjob run --metrics` has written into files."""
+    return {"job_name": "listed", "file_sd_configs": [{"files": [str(path) for path in files]}]}
+
+
 @contextmanager
-def prometheus(folder: Path, targets: Sequence[str], files: Sequence[Path] = ()) -> Iterator[Prometheus]:
-    """Runs until the block ends. targets: host:port; files: as `fedjob run --metrics` writes them."""
+def prometheus(
+    folder: Path, *scrapes: dict[str, Any], enter: Sequence[str] = (), host: str = "127.0.0.1"
+) -> Iterator[Prometheus]:
+    """Runs until the block ends. enter: what begins a command that runs in another network, where `host` reaches it."""
     binary = shutil.which("prometheus")
     assert binary, "prometheus is missing: run hack/prometheus, as make e2e does"
-    jobs: list[dict[str, Any]] = [
-        {"job_name": "fixed", "honor_labels": True, "static_configs": [{"targets": list(targets)}]},
-        {"job_name": "files", "file_sd_configs": [{"files": [str(path) for path in files]}]},
-    ]
     config = {
         "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms", "scrape_timeout": "500ms"},
         "rule_files": [str(ALERTS)],
-        "scrape_configs": jobs if files else jobs[:1],
+        "scrape_configs": list(scrapes),
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    address = f"127.0.0.1:{free_port()}"
+    address = f"{host}:{free_port()}"
     command = [
-        binary, f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'tsdb'}",
+        *enter, binary, f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address={address}", "--log.level=warn",
     ]  # fmt: skip
     with (folder / "prometheus.log").open("wb") as log:

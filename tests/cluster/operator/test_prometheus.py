@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cluster.kube import Kube
-from cluster.prometheus import ROOT, Prometheus, prometheus
+from cluster.prometheus import ROOT, Prometheus, fixed, listed, prometheus
 from fedjob.records import RoundRecord, read_history
 from fedjob_operator import names
 from fedjob_operator.names import SERVER
@@ -81,15 +81,15 @@ def test_every_series_reaches_prometheus_with_the_right_value(
         names.FEDERATED_JOB, job.namespace, "digits", {"status": {"progress": {"completedRounds": 2}}}, "/status"
     )
     targets = run_folder / "targets.json"
-    with prometheus(tmp_path, [f"127.0.0.1:{operator.metrics}"], [targets]) as watching:
+    with prometheus(tmp_path, fixed(f"127.0.0.1:{operator.metrics}"), listed(targets)) as watching:
         until("four targets", lambda: sum(watching.query("up").values()) == 4)
         of_the_operator(watching, job.namespace, until)
         of_the_run(watching, read_history(run_folder / "history.jsonl"), until)
-        listed = set(re.findall(r"^\| `(fedjob_[a-z_]+)`", (ROOT / "docs" / "metrics.md").read_text(), re.M))
+        page = set(re.findall(r"^\| `(fedjob_[a-z_]+)`", (ROOT / "docs" / "metrics.md").read_text(), re.M))
         told = watching.known()
-        missing = {name for name in listed if name not in told and name.removesuffix("_total") not in told}  # by format
+        missing = {name for name in page if name not in told and name.removesuffix("_total") not in told}  # by format
         measured(
-            len(listed - missing), "series", f"{len(listed)} that the page names", not missing, missing=sorted(missing)
+            len(page - missing), "series", f"{len(page)} that the page names", not missing, missing=sorted(missing)
         )
         assert missing == set()
         assert watching.firing() == set()
@@ -141,7 +141,7 @@ def test_an_alert_reaches_whoever_is_on_call(
     operator, job = start_operator(), submit("digits", failurePolicy={"serverRestarts": 0})
     kubelet.end(kubelet.run(SERVER, 1)[0], 1, '{"reason": "QuorumNotMet", "message": "round 0"}')
     job.wait("Failed", "True", "QuorumNotMet")
-    with prometheus(tmp_path, [f"127.0.0.1:{operator.metrics}"]) as watching:
+    with prometheus(tmp_path, fixed(f"127.0.0.1:{operator.metrics}")) as watching:
         until("the alert", lambda: "FedjobJobFailed" in watching.firing())
         [alert] = [a for a in watching.ask("alerts")["alerts"] if a["labels"]["alertname"] == "FedjobJobFailed"]
         assert alert["annotations"]["summary"] == f"Job {job.namespace}/digits has failed: QuorumNotMet."
