@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any
-
 import yaml
 
+from cluster.pages import pasted
 from fedjob.api import SitePolicy, validate
-
-PAGE = Path(__file__).parents[2] / "docs" / "install.md"
-
-
-def pasted(command: str) -> Any:
-    """The document that a command of the page reads."""
-    [text] = re.findall(rf"^\$ {re.escape(command)}.*?<<EOF\n(.*?)^EOF$", PAGE.read_text(), re.M | re.S)
-    return yaml.safe_load(text)
 
 
 def test_the_job_is_valid() -> None:
-    job = validate(pasted("kubectl -n team-a apply -f -"))
+    job = validate(yaml.safe_load(pasted("install.md", "kubectl -n team-a apply -f -")))
     assert [site.name for site in job.spec.sites] == ["hospital-a"]
     compile(job.spec.trainer.files["train.py"], "train.py", "exec")
 
 
 def test_the_sites_policy_is_valid_and_lets_that_job_in() -> None:
-    values = pasted("helm install site charts/fedjob-site")
+    values = yaml.safe_load(pasted("install.md", "helm install site charts/fedjob-site"))
     metadata = {"name": "default", "namespace": "hospital-a"}
     policy = SitePolicy.model_validate(
         {"apiVersion": "fedjob.dev/v1alpha1", "kind": "SitePolicy", "metadata": metadata, "spec": values["policy"]}
