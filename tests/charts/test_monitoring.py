@@ -89,3 +89,27 @@ def test_prometheus_can_read_every_query_of_the_dashboard(tmp_path: Path) -> Non
     ]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     subprocess.run(["promtool", "check", "rules", str(tmp_path / "rules.yaml")], check=True)
+
+
+def test_the_dashboard_is_one_that_grafana_can_lay_out() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+
+
+def test_the_dashboard_shows_the_jobs_that_are_chosen_and_no_others() -> None:
+    """What carries a job's name is asked for by the variables, so that two teams do not look at each other's lines."""
+    per_job = {f.name for f in families() if f.name.startswith(("fedjob_server_", "fedjob_client_", "fedjob_job_"))}
+    for where, expr in expressions().items():
+        if where.startswith("panel ") and any(name.startswith(tuple(per_job)) for name in named(expr)):
+            assert (
+                expr.count("$job")
+                == expr.count("$namespace")
+                == len(re.findall(r"fedjob_(?:server|client|job)_", expr))
+            )
