@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cluster.controlplane import ADMIN, ControlPlane
 from cluster.helm import ROOT, Helm
+from cluster.kube import Kube, RefusedError, until
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +27,20 @@ def installer(plane: ControlPlane, helm: Helm) -> Helm:
 
 
 @pytest.fixture(scope="session")
-def monitoring(plane: ControlPlane) -> None:
+def monitoring(plane: ControlPlane, admin: Kube) -> None:
     """The kinds of the Prometheus operator, from its own module."""
     done = subprocess.run([ROOT / "hack" / "monitoring-crds"], capture_output=True, text=True, check=True, timeout=120)
     for kind in ("servicemonitors", "podmonitors", "prometheusrules"):
         path = Path(done.stdout.strip(), f"monitoring.coreos.com_{kind}.yaml")
         plane.kubectl("apply", "--server-side", "-f", str(path))
-        plane.kubectl("wait", "--for=condition=Established", f"crd/{kind}.monitoring.coreos.com")
+        until(f"{kind} to be served", partial(_served, admin, f"/apis/monitoring.coreos.com/v1/{kind}"))
+
+
+def _served(admin: Kube, path: str) -> bool:
+    try:
+        return bool(admin.call("GET", path))
+    except RefusedError:
+        return False
 
 
 def _binary() -> Path:
