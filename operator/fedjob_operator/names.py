@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Final
 
-GROUP: Final = "fedjob.dev"
+# isort: off
+from fedjob.api.names import (
+    CLIENT as CLIENT,
+    FEDERATED_JOB as FEDERATED_JOB,
+    GROUP as GROUP,
+    IMAGE_ANNOTATION as IMAGE_ANNOTATION,
+    JOB_LABEL as JOB_LABEL,
+    POD as POD,
+    ROLE_LABEL as ROLE_LABEL,
+    RUN_FOLDER as RUN_FOLDER,
+    RUN_LABEL as RUN_LABEL,
+    SERVER as SERVER,
+    SITE_JOB as SITE_JOB,
+    SITE_LABEL as SITE_LABEL,
+    STATE_FOLDER as STATE_FOLDER,
+    UID_LABEL as UID_LABEL,
+    USER as USER,
+    VOLUME_CLAIM as VOLUME_CLAIM,
+    Kind as Kind,
+)
+# isort: on
+
 API_VERSION: Final = f"{GROUP}/v1alpha1"
 
 FIELD_MANAGER: Final = f"{GROUP}/operator"  # children, and the part of status that the hub decides
@@ -14,11 +34,6 @@ PROGRESS_MANAGER: Final = f"{GROUP}/progress"  # the part of status that a job's
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "fedjob"
-JOB_LABEL: Final = f"{GROUP}/job"
-UID_LABEL: Final = f"{GROUP}/job-uid"
-ROLE_LABEL: Final = f"{GROUP}/role"
-SITE_LABEL: Final = f"{GROUP}/site"
-RUN_LABEL: Final = f"{GROUP}/run"  # counts the server's or a site's Jobs: 1, 2, …
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 HASH_ANNOTATION: Final = f"{GROUP}/desired-hash"
 NOT_AFTER_ANNOTATION: Final = f"{GROUP}/not-after"  # of the certificate in a Secret, for people
@@ -28,19 +43,14 @@ ROTATE_ANNOTATION: Final = f"{GROUP}/rotate-authority"
 ROTATED_ANNOTATION: Final = f"{GROUP}/rotated-authority"
 FOLLOWED_ANNOTATION: Final = f"{GROUP}/followed-since"
 
-SERVER, CLIENT = "server", "client"
-
 JOB_PORT: Final = 8443  # a job's server, and the Service before it
 HUB_PORT: Final = 8443  # the operator's endpoint for progress
 METRICS_PORT: Final = 8080  # of the operator, of servers and of clients
 RENDEZVOUS_PORT: Final = 29500  # torchrun between the nodes of one site
 
-USER: Final = 65532  # "nonroot" of the images; no relation to any user of the node
-
 # Folders inside pods. What is written lies below STATE or SCRATCH; the root file system is read-only.
 CONFIG_FOLDER: Final = "/etc/fedjob"
 TLS_FOLDER: Final = "/var/run/fedjob/tls"
-STATE_FOLDER: Final = "/var/lib/fedjob"
 CODE_FOLDER: Final = "/opt/fedjob/trainer"
 DATA_FOLDER: Final = "/data"
 SCRATCH_FOLDER: Final = "/tmp"
@@ -49,37 +59,12 @@ METRICS_LISTEN: Final = f"[::]:{METRICS_PORT}"
 TERMINATION_FILE: Final = "/dev/termination-log"
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of Kubernetes resource. group is "" for the core kinds."""
-
-    name: str
-    group: str
-    version: str
-    plural: str
-
-    @property
-    def api_version(self) -> str:
-        """As in the resource's apiVersion."""
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    def path(self, namespace: str, name: str = "") -> str:
-        """Where the API server has one of them (name given), or all of a namespace; namespace "": of all namespaces."""
-        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        place = f"/namespaces/{namespace}" if namespace else ""
-        return f"{root}{place}/{self.plural}" + (f"/{name}" if name else "")
-
-
-FEDERATED_JOB = Kind("FederatedJob", GROUP, "v1alpha1", "federatedjobs")
 FEDERATED_SITE = Kind("FederatedSite", GROUP, "v1alpha1", "federatedsites")
-SITE_JOB = Kind("SiteJob", GROUP, "v1alpha1", "sitejobs")
 SITE_POLICY = Kind("SitePolicy", GROUP, "v1alpha1", "sitepolicies")
 JOB = Kind("Job", "batch", "v1", "jobs")
-POD = Kind("Pod", "", "v1", "pods")
 SERVICE = Kind("Service", "", "v1", "services")
 CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps")
 SECRET = Kind("Secret", "", "v1", "secrets")
-VOLUME_CLAIM = Kind("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims")
 DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets")
 NETWORK_POLICY = Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies")
 EVENT = Kind("Event", "", "v1", "events")

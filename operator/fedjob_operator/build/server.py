@@ -73,7 +73,7 @@ def config_map(of: Of) -> Manifest:
         trust_domain=settings.trust_domain,
         listen=f"[::]:{names.JOB_PORT}",
         tls=Path(names.TLS_FOLDER),
-        run=Path(names.STATE_FOLDER, "run"),
+        run=Path(names.RUN_FOLDER),
         state=Path(names.STATE_FOLDER, "state"),
         initial=Path(_INITIAL) if initial is not None else None,
         termination=Path(names.TERMINATION_FILE),
@@ -115,7 +115,8 @@ def volume_claim(of: Of) -> Manifest:
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": of.job.spec.server.storage.size}},
     }
-    return child(names.VOLUME_CLAIM, of.base, of.owner, of.labels, spec=spec)
+    notes = {names.IMAGE_ANNOTATION: of.settings.runtime_image}  # for whoever reads the volume when the job is over
+    return child(names.VOLUME_CLAIM, of.base, of.owner, of.labels, notes, spec=spec)
 
 
 def disruption_budget(of: Of) -> Manifest:
