@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 
 from .acceptance import mean_metrics
 from .api import StopWhen
-from .records import JobRef, JobState, Metrics, Progress, RoundKind, RoundRecord, SiteStatus, Status, Traffic
+from .records import (
+    FinalModel,
+    JobRef,
+    JobState,
+    Metrics,
+    Progress,
+    RoundKind,
+    RoundRecord,
+    SiteStatus,
+    Status,
+    Traffic,
+)
 from .session import Session
 from .tally import ServerTally
 
@@ -27,6 +38,7 @@ class Story:
     round_metrics: list[Metrics] = field(default_factory=list)
     bytes_before: tuple[int, int] = (0, 0)  # in, out: of earlier server processes
     tally: ServerTally = field(default_factory=ServerTally)
+    model: FinalModel = field(default_factory=FinalModel)
     pausing: bool = False  # asked to stop between this round and the next
 
     def pause(self) -> None:
@@ -74,6 +86,7 @@ def status(story: Story, session: Session) -> Status:
             )
             for s in session.sites()
         ),
+        model=story.model,
         updated_at=time.time(),
     )
 

@@ -167,6 +167,14 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class FinalModel:
+    """The file model.safetensors. digest: as `fedjob digest` prints it; "" before there is one."""
+
+    digest: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True)
 class Status:
     """The whole of status.json. `conditions`: sorted by type. `updated_at` is in seconds since the epoch."""
 
@@ -179,6 +187,7 @@ class Status:
     bytes: Traffic = field(default_factory=Traffic)
     metrics: Metrics = field(default_factory=dict)
     sites: tuple[SiteStatus, ...] = ()
+    model: FinalModel = field(default_factory=FinalModel)
     updated_at: float = 0.0
 
     @property

@@ -32,12 +32,22 @@ from .limits import Limits
 from .model import ParamsType
 from .peers import Offer
 from .progress import Story, round_record, status
-from .records import HISTORY_FILE, METRICS_FILE, STATUS_FILE, Condition, JobRef, append, read_history, write_status
+from .records import (
+    HISTORY_FILE,
+    METRICS_FILE,
+    STATUS_FILE,
+    Condition,
+    FinalModel,
+    JobRef,
+    append,
+    read_history,
+    write_status,
+)
 from .refusals import log_refusals
 from .service import JobService
 from .session import Interrupted, Session
 from .stopping import reached
-from .stored import Stored, open_stored, stored_form, sync_file, sync_folder, write, write_whole
+from .stored import Stored, file_digest, open_stored, stored_form, sync_file, sync_folder, write, write_whole
 from .trees import Tree
 from .workflows import WORKFLOWS
 
@@ -237,8 +247,8 @@ def _stand_by(config: ServerConfig, story: Story, session: Session, end: Conclus
         if end.state == "Complete":
             raise
         return  # the job may have failed of just that
-    if end.state == "Complete" and state is not None and not (config.run / MODEL_FILE).exists():
-        _publish(config, state.model)
+    if end.state == "Complete" and state is not None:
+        story.model = _published(config.run / MODEL_FILE) or _publish(config, state.model)
 
 
 def _saved(config: ServerConfig, story: Story, session: Session) -> Any:
@@ -280,7 +290,7 @@ def _drive(config: ServerConfig, story: Story, session: Session) -> str:
             break
     keeper.close(max(spec.active_deadline_seconds - session.running_seconds(), 1.0))
     session.end_rounds()
-    session.until_space(partial(_publish, config, state.model))
+    story.model = session.until_space(partial(_publish, config, state.model))
     return reason or "RoundsCompleted"
 
 
@@ -382,8 +392,8 @@ def _file(model: Tree) -> Stored:
     return stored
 
 
-def _publish(config: ServerConfig, master: Tree) -> None:
-    """The final model under its public name, in its own dtypes, whole or not at all.
+def _publish(config: ServerConfig, master: Tree) -> FinalModel:
+    """The final model under its public name, in its own dtypes, whole or not at all; returns what people know it by.
 
     Raises StateError if the initial model, which it is laid over, is not what it was.
     """
@@ -394,7 +404,7 @@ def _publish(config: ServerConfig, master: Tree) -> None:
     if config.initial is not None and config.job.spec.model.exchange.include:
         model = narrow.laid_over(open_stored(config.initial, (config.state / _REST_FILE).read_text()), model)
     if (kept := stored_form(model)) is None:
-        write(temporary, model)
+        kept = write(temporary, model)
     else:
         try:
             os.link(kept.path, temporary)  # files of the state are never changed in place
@@ -403,6 +413,12 @@ def _publish(config: ServerConfig, master: Tree) -> None:
     sync_file(temporary)
     temporary.rename(path)
     sync_folder(path.parent)
+    return FinalModel(kept.digest, path.stat().st_size)
+
+
+def _published(path: Path) -> FinalModel | None:
+    """What an earlier process of this job has published."""
+    return FinalModel(file_digest(path), path.stat().st_size) if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fedjob.api import JobStatus
-from fedjob.records import JobRef, Progress, SiteStatus, Status
+from fedjob.records import FinalModel, JobRef, Progress, SiteStatus, Status
 from fedjob_operator.hub.reports import is_news, manifest
 
 JOB = {"metadata": {"namespace": "n", "name": "digits", "uid": "u", "resourceVersion": "7"}, "spec": {}}
@@ -31,6 +31,7 @@ def test_a_report_is_what_the_model_of_the_status_allows() -> None:
         REPORT,
         Status(job=JobRef("digits", "u")),
         replace(REPORT, reason="loss is 0.1, at most 0.2", state="Complete"),
+        replace(REPORT, model=FinalModel("0" * 64, 12)),
     ):
         told = manifest(JOB, report, NOW)
         status = JobStatus.model_validate_json(json.dumps(told["status"]))
@@ -50,6 +51,7 @@ def test_a_round_a_site_or_a_metric_is_news() -> None:
         replace(REPORT, progress=replace(REPORT.progress, completed_rounds=4)),
         replace(REPORT, sites=(replace(REPORT.sites[0], state="Answered"), REPORT.sites[1])),
         replace(REPORT, metrics={"accuracy": 0.5}),
+        replace(REPORT, model=FinalModel("0" * 64, 12)),
     ):
         assert is_news(after(REPORT), manifest(JOB, changed, NOW))
 

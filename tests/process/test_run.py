@@ -107,6 +107,13 @@ def test_ctrl_c_ends_every_process_and_resume_goes_on_from_there(
     assert not (job / "trains-a-2").exists(), "what had arrived before the interrupt counts"
 
 
+def test_the_status_names_the_final_model_as_the_command_line_does(undisturbed: Started) -> None:
+    path = undisturbed.folder / "model.safetensors"
+    command = [sys.executable, "-m", "fedjob.cli.main", "digest", str(path)]
+    digest = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    assert undisturbed.status["model"] == {"digest": digest, "size": path.stat().st_size}
+
+
 def test_a_killed_runner_takes_every_process_with_it_and_the_run_can_be_resumed(
     new_job: Callable[..., Job],
     undisturbed: Started,

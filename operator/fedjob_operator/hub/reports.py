@@ -56,11 +56,14 @@ def manifest(job: Raw, report: Status, now: datetime) -> Manifest:
         }
         for site in report.sites
     ]
+    status: dict[str, Any] = {"progress": told, "metrics": metrics, "sites": sites}
+    if report.model.digest:
+        status["model"] = {"digest": report.model.digest, "size": report.model.size}
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.FEDERATED_JOB.name,
         "metadata": {part: job["metadata"][part] for part in ("namespace", "name", "uid", "resourceVersion")},
-        "status": {"progress": told, "metrics": metrics, "sites": sites},
+        "status": status,
     }
 
 
@@ -73,4 +76,6 @@ def is_news(job: Raw, wanted: Manifest) -> bool:
         return True
     progress = {key: value for key, value in (there.get("progress") or {}).items() if key != "etaSeconds"}
     said = {key: value for key, value in told["progress"].items() if key != "etaSeconds"}
+    if told.get("model") != there.get("model"):
+        return True
     return bool(progress != said or (there.get("metrics") or []) != told["metrics"])

@@ -43,6 +43,19 @@ class Metric(Part):
     )
 
 
+class FinalModel(Part):
+    """The final model, on the server's volume."""
+
+    digest: str | None = Field(
+        default=None,
+        max_length=64,
+        pattern=r"^[0-9a-f]{64}$",
+        title="64 hexadecimal digits",
+        description="Its digest, as `fedjob digest FILE` prints it.",
+    )
+    size: Count | None = Field(default=None, description="Its bytes.")
+
+
 class SiteState(Part):
     """One site of the job."""
 
@@ -119,6 +132,7 @@ class JobStatus(Status):
     metrics: tuple[Metric, ...] | None = Field(
         default=None, strict=False, max_length=32, description="Metrics of the global model."
     )
+    model: FinalModel | None = Field(default=None, description="The final model, once the job is complete.")
     server: ServerState | None = Field(default=None, description="The job's server.")
     site_summary: SiteSummary | None = Field(default=None, description="The sites in numbers.")
     sites: tuple[SiteState, ...] | None = Field(
