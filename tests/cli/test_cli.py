@@ -13,7 +13,8 @@ import pytest
 
 from fedjob.records import HISTORY_FILE, RoundRecord, append
 
-COMMANDS = ("run", "validate", "schema", "report")
+LOCAL = ("run", "validate", "schema", "report")
+COMMANDS = (*LOCAL, "submit", "get", "status", "logs", "suspend", "resume", "download", "cancel")
 JOB = """apiVersion: fedjob.dev/v1alpha1
 kind: FederatedJob
 metadata: {name: digits}
@@ -49,6 +50,7 @@ def test_the_command_alone_says_what_there_is() -> None:
     words = plain(fedjob("--help").stdout)
     assert "Exit codes: 0 the job is complete, 1 it failed, 2 the job file or an option is wrong, 130" in words
     assert all(f" {command} " in words for command in COMMANDS)
+    assert words.index("On a cluster") < words.index(" submit ")
     version = fedjob("--version")
     assert version.returncode == 0
     assert re.fullmatch(r"fedjob \d+\.\d+\.\d+\S*\n", version.stdout)
@@ -115,6 +117,54 @@ def test_a_report_of_no_run_is_one_line(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
     assert "runs/digits-09: no such run" in refused.stderr
+
+
+KUBECONFIG = """apiVersion: v1
+kind: Config
+current-context: here
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: u, user: {token: t}}]
+contexts: [{name: here, context: {cluster: c, user: u, namespace: team-a}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        pytest.param(["get", "--kubeconfig", "nowhere"], 3, "no cluster: nowhere cannot be used", id="no kubeconfig"),
+        pytest.param(
+            ["get", "--kubeconfig", "broken"], 3, "no cluster: broken cannot be used", id="a broken kubeconfig"
+        ),
+        pytest.param(
+            ["get", "--kubeconfig", "good", "--context", "there"], 3, "no context there in good", id="no context"
+        ),
+        pytest.param(["get", "--kubeconfig", "good"], 3, "no answer from http://127.0.0.1:9", id="nobody there"),
+        pytest.param(
+            ["logs", "d", "--kubeconfig", "good", "--since", "soon"], 2, "--since: got soon, allowed:", id="a time"
+        ),
+        pytest.param(
+            ["status", "d", "--timeout", "1m"], 2, "--timeout: allowed with --watch or --wait", id="an option alone"
+        ),
+        pytest.param(["cancel", "d", "--kubeconfig", "good"], 2, "--yes deletes the job without", id="nobody to ask"),
+        pytest.param(["get", "d", "-A"], 2, "-A lists all jobs of all namespaces", id="one of all"),
+        pytest.param(["submit", "job.yaml"], 2, "job.yaml: cannot be read", id="no job file"),
+    ],
+)
+def test_a_command_for_a_cluster_that_cannot_work_is_one_line(
+    arguments: list[str], code: int, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "good").write_text(KUBECONFIG)
+    (tmp_path / "broken").write_text("a: [")
+    refused = fedjob(*arguments, folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (code, "")
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert words in refused.stderr
+
+
+def test_a_local_command_loads_nothing_that_speaks_to_a_cluster() -> None:
+    code = "import sys, fedjob.cli.main; print([m for m in ('kubernetes', 'aiohttp', 'yarl', 'numpy', 'rich.live') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.strip() == "[]"
 
 
 LONG = "x" * 300

@@ -26,8 +26,8 @@ import yaml
 from . import certificates
 from .kube import Kube, RefusedError, until
 
-ADMIN, OPERATOR = "admin-token", "operator-token"
-USERS = {ADMIN: ("admin", "system:masters"), OPERATOR: ("operator", "")}
+ADMIN, OPERATOR, SCIENTIST = "admin-token", "operator-token", "scientist-token"
+USERS = {ADMIN: ("admin", "system:masters"), OPERATOR: ("operator", ""), SCIENTIST: ("scientist", "")}
 START_SECONDS = 90.0
 STOP_SECONDS = 10.0
 

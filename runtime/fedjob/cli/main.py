@@ -12,6 +12,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..api import FederatedJob, JobFileError, cluster_only, json_schema, load
+from ..cluster import commands as cluster_commands
+from ..cluster import options as cluster_options
 from ..errors import FedJobError
 from ..version import __version__
 
@@ -151,21 +153,40 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=cluster_options.EXIT_CODES)
 def report(
-    run_folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/mnist-01.", show_default=False)
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run's folder, e.g. runs/mnist-01, or a job's name on a cluster.", show_default=False
+        ),
     ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Of a job on a cluster: the file. Default: JOB.html.", show_default=False),
+    ] = None,
+    image: cluster_options.Image = "",
+    namespace: cluster_options.Namespace = None,
+    context: cluster_options.Context = None,
+    kubeconfig: cluster_options.Kubeconfig = None,
 ) -> None:
-    """Build a run's report.html again, also while the run goes on.
+    """Build the report of a run on this machine again, or of a job on a cluster, also while it goes on.
 
     Example: `fedjob report runs/mnist-01`
+
+    Of a job on a cluster: `fedjob report digits -n team-a`
     """
     from ..report import build
 
-    if not run_folder.is_dir():
-        _refuse(f"{run_folder}: no such run; a run's folder holds history.jsonl, e.g. runs/mnist-01")
-    typer.echo(build(run_folder))
+    if Path(run).is_dir() and not (namespace or context or kubeconfig):
+        typer.echo(build(Path(run)))
+    elif "/" in run or run in (".", ".."):
+        _refuse(f"{run}: no such run; a run's folder holds history.jsonl, e.g. runs/mnist-01")
+    else:
+        cluster_commands.report(run, output, image, namespace, context, kubeconfig)
+
+
+cluster_commands.register(app)
 
 
 def _version(wanted: bool) -> None:
@@ -211,7 +232,7 @@ def _refuse(message: str) -> NoReturn:
 
 def main() -> None:
     """Entry point of `fedjob` and `kubectl fedjob`."""
-    app()
+    app(prog_name=cluster_commands.program())
 
 
 if __name__ == "__main__":

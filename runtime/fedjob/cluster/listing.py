@@ -1,0 +1,56 @@
+"""`fedjob get`: the jobs of a namespace, or of all."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+import yaml
+
+from ..api.names import FEDERATED_JOB
+from . import table
+from .connection import Connection
+from .jobs import find
+
+
+async def show(cluster: Connection, name: str | None, output: str, *, everywhere: bool) -> int:
+    """One job, or all that there are. output: "" for the table, or wide, json, yaml, name."""
+    namespace = "" if everywhere else cluster.namespace
+    if output in ("json", "yaml", "name"):
+        _print(await _objects(cluster, name, namespace), output)
+        return 0
+    if name is not None:
+        await find(cluster, name)  # says which there are, if this one is not
+    path, what = (
+        FEDERATED_JOB.path(namespace),
+        "list jobs (federatedjobs.fedjob.dev)" + (f" in namespace {namespace}" if namespace else " in all namespaces"),
+    )
+    query = [("fieldSelector", f"metadata.name={name}")] if name is not None else []
+    _, found = await cluster.call("GET", path, what, query=query, accept=table.ACCEPT)
+    if not found.get("rows"):
+        typer.echo(f"no jobs in {f'namespace {namespace}' if namespace else 'any namespace'}", err=True)
+        return 0
+    typer.echo(table.text(table.rows(found, wide=output == "wide", namespaces=everywhere)))
+    return 0
+
+
+async def _objects(cluster: Connection, name: str | None, namespace: str) -> Any:
+    if name is not None:
+        return await find(cluster, name)
+    found = await cluster.get(FEDERATED_JOB.path(namespace), "list jobs (federatedjobs.fedjob.dev)")
+    kind = {"apiVersion": FEDERATED_JOB.api_version, "kind": FEDERATED_JOB.name}
+    return {"apiVersion": "v1", "kind": "List", "items": [{**kind, **item} for item in found["items"]]}
+
+
+def _print(found: Any, output: str) -> None:
+    items = found["items"] if found["kind"] == "List" else [found]
+    for item in items:
+        item["metadata"].pop("managedFields", None)
+    if output == "json":
+        typer.echo(json.dumps(found, indent=2))
+    elif output == "yaml":
+        typer.echo(yaml.safe_dump(found, sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        for item in items:
+            typer.echo(f"federatedjob.fedjob.dev/{item['metadata']['name']}")

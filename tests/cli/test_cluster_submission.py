@@ -1,0 +1,131 @@
+"""What a job file becomes when it is sent to a cluster: the user's own fields, and code, but never data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedjob.api import JobFileError, validate
+from fedjob.cluster.submission import Refused, code_text, manifest, parsed
+
+JOB = """apiVersion: fedjob.dev/v1alpha1
+kind: FederatedJob
+metadata: {name: digits}
+spec:
+  workflow: {rounds: 10}
+  trainer: {command: [python, train.py, --config, config.json]}
+  sites: [{name: a}, {name: b}]
+"""
+TREE = {
+    "train.py": "import net",
+    "net.py": "x = 1",
+    "lib/layers.py": "y = 2",
+    "config.json": "{}",
+    "patients.csv": "name,age",
+    "runs/digits-01/trainer/train.py": "old",
+    ".git/hook.py": "no",
+    "__pycache__/train.py": "no",
+    "env/pyvenv.cfg": "",
+    "env/lib/site.py": "no",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder as a data scientist has it."""
+    for name, text in TREE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "job.yaml").write_text(JOB)
+    return tmp_path
+
+
+def sent(
+    folder: Path, before: str = "", after: str = "", patterns: tuple[str, ...] = (), **asked: Any
+) -> dict[str, Any]:
+    """What is sent for the job file, changed by a replacement."""
+    (folder / "job.yaml").write_text(JOB.replace(before, after) if before else JOB)
+    return manifest(parsed(folder / "job.yaml", patterns), asked.get("namespace"), "from-context")
+
+
+def test_the_code_goes_along_and_nothing_that_may_be_data(folder: Path) -> None:
+    files = sent(folder)["spec"]["trainer"]["files"]
+    assert files == {name: TREE[name] for name in ("train.py", "net.py", "lib/layers.py", "config.json")}
+
+
+def test_more_goes_along_if_it_is_asked_for_and_then_nothing_else(folder: Path) -> None:
+    files = sent(folder, patterns=("*.csv", "train.py"))["spec"]["trainer"]["files"]
+    assert set(files) == {"patients.csv", "train.py"}
+
+
+def test_only_what_the_user_wrote_is_sent(folder: Path) -> None:
+    document = sent(folder)
+    assert document["spec"].keys() == {"workflow", "trainer", "sites"}
+    assert document["spec"]["workflow"] == {"rounds": 10}
+    assert document["metadata"] == {"name": "digits", "namespace": "from-context"}
+    assert validate(document).spec.trainer.files
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [
+        ("{command:", "{image: registry.example/digits:1, command:", "in the image registry.example/digits:1"),
+        ("{command: [python, train.py, --config, config.json]}", "{files: {train.py: pass}}", "train.py (0.0 KiB)"),
+    ],
+)
+def test_a_job_that_has_its_code_is_sent_as_it_is(folder: Path, before: str, after: str, code: str) -> None:
+    document = sent(folder, before, after)
+    assert document["spec"]["trainer"].get("files", {}) in ({}, {"train.py": "pass"})
+    assert code_text(document) == code
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "namespace"),
+    [("", None, "from-context"), ("", "n", "n"), (", namespace: m", None, "m"), (", namespace: m", "m", "m")],
+)
+def test_the_namespace_is_the_files_else_the_command_lines_else_the_contexts(
+    folder: Path, written: str, asked: str | None, namespace: str
+) -> None:
+    document = sent(folder, "name: digits}", f"name: digits{written}}}", namespace=asked)
+    assert document["metadata"]["namespace"] == namespace
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "options", "message"),
+    [
+        pytest.param("name: digits}", "name: digits, namespace: m}", {"namespace": "n"},
+                     r"metadata\.namespace: got m, and -n says n", id="two namespaces"),
+        pytest.param("train.py", "trian.py", {}, r"spec\.trainer\.command: trian\.py is not in ", id="no such script"),
+        pytest.param("spec:", "spec:\n  model: {initial: {path: m.safetensors}}", {},
+                     r"spec\.model\.initial\.path: a cluster does not see this file", id="a file of this machine"),
+        pytest.param("", "", {"patterns": ("*.txt",)}, r"--files \*\.txt: fits no file in ", id="no such file"),
+        pytest.param("", "", {"patterns": ("../*",)}, r"--files \.\./\*: allowed: a pattern within", id="outside"),
+    ],
+)  # fmt: skip
+def test_what_a_cluster_could_not_run_is_refused_with_exit_code_2(
+    folder: Path, before: str, after: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Refused, match=message) as refused:
+        sent(folder, before, after, **options)
+    assert refused.value.exit_code == 2
+    assert "\n" not in str(refused.value)
+
+
+def test_code_that_is_too_much_says_how_much_it_is(folder: Path) -> None:
+    (folder / "big.py").write_text("#" * 262_144)
+    with pytest.raises(
+        Refused, match=r"5 files of 2621\d\d bytes, at most 64 of 262144: choose with --files, or build an image"
+    ):
+        sent(folder)
+
+
+def test_a_file_that_no_job_can_hold_is_one_line(folder: Path) -> None:
+    (folder / "my net.py").write_text("")
+    with pytest.raises(JobFileError, match="a relative file name"):
+        sent(folder)
+    (folder / "my net.py").unlink()
+    (folder / "net.py").write_bytes(b"\xff\xfe")
+    with pytest.raises(Refused, match=r"net\.py: cannot be sent along"):
+        sent(folder)
