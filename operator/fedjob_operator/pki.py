@@ -131,7 +131,7 @@ def from_secret(raw: Raw, trust_domain: str) -> Authority:
     except (KeyError, ValueError, TypeError) as e:
         raise ValueError(
             f"Secret {name} holds no authority ({type(e).__name__}): restore it from a backup, or delete it "
-            "to make a new one, with which running jobs must start again"
+            "while the operator is stopped, to have a new one made and everything issued anew"
         ) from None  # the parser's words may quote the key
     return Authority(trust_domain, current, following, previous)
 

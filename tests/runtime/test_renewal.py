@@ -109,7 +109,8 @@ class Job:
 
 
 @pytest.fixture
-def job(tmp_path: Path, serving: Any) -> Iterator[Job]:
+def job(tmp_path: Path, serving: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+    monkeypatch.setattr("fedjob.uplink._RENEW_SECONDS", 2.0)
     session = Session(["a"], frozenset(), Limits(60.0, 0.0, 30.0, 30.0, 600.0), tmp_path)
     ours = authority()
     found = Job(session, tmp_path, ours, Credentials(b"", b"", b""))
@@ -168,6 +169,20 @@ def test_a_connection_is_not_dropped_for_one_that_does_not_work(job: Job) -> Non
     with pytest.raises(TransportError, match="no connection to"):
         uplink.renew(job.of_site(stranger, ours))
     assert job.site().push is push
+    job.answer(uplink)
+    assert uplink.next_task(PATIENCE_SECONDS) is None
+    uplink.close()
+
+
+def test_an_authority_that_came_without_notice_is_taken_once_both_have_it(job: Job) -> None:
+    old, new = job.authority, authority()
+    uplink = job.uplink(job.of_site(old, old))
+    job.run(rounds=2)
+    job.answer(uplink)
+    with pytest.raises(TransportError, match="no connection to"):
+        uplink.renew(job.of_site(new, new))  # the site is the first to have it
+    job.server = job.of_server(new, new)
+    uplink.renew(job.of_site(new, new))
     job.answer(uplink)
     assert uplink.next_task(PATIENCE_SECONDS) is None
     uplink.close()
