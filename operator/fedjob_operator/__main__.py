@@ -32,6 +32,7 @@ from .lease import Leadership, LeadershipLost
 from .metrics import Metrics, QueueGauges
 from .names import Kind
 from .observed import Raw
+from .pki import NoAuthorityError
 from .reconcile import Reconciler
 from .resync import Resync
 from .rotation import Rotation
@@ -64,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_LOST
     except ApiError as e:
         log.error("the API server refuses", extra={"error": str(e)})
+        return 1
+    except NoAuthorityError as e:
+        log.error("there is no authority to issue certificates with", extra={"error": str(e)})
         return 1
 
 

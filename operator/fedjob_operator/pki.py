@@ -30,6 +30,10 @@ _KEY, _CERT, _CA = "tls.key", "tls.crt", "ca.crt"
 _NEXT_KEY, _NEXT_CERT, _PREVIOUS_CERT = "next.key", "next.crt", "previous.crt"
 
 
+class NoAuthorityError(ValueError):
+    """A Secret that should hold an authority holds none."""
+
+
 @dataclass(frozen=True)
 class Signer:
     """A certificate that signs others, with its key."""
@@ -122,14 +126,14 @@ def secret_data(authority: Authority) -> dict[str, str]:
 
 
 def from_secret(raw: Raw, trust_domain: str) -> Authority:
-    """The authority in a Secret. Raises ValueError if it holds none."""
+    """The authority in a Secret. Raises NoAuthorityError."""
     name, data = raw["metadata"]["name"], raw.get("data") or {}
     try:
         current = _read_signer(data[_KEY], data[_CERT])
         following = _read_signer(data[_NEXT_KEY], data[_NEXT_CERT]) if _NEXT_CERT in data else None
         previous = _certificate(data[_PREVIOUS_CERT]) if _PREVIOUS_CERT in data else None
     except (KeyError, ValueError, TypeError) as e:
-        raise ValueError(
+        raise NoAuthorityError(
             f"Secret {name} holds no authority ({type(e).__name__}): restore it from a backup, or delete it "
             "while the operator is stopped, to have a new one made and everything issued anew"
         ) from None  # the parser's words may quote the key

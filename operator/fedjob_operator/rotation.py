@@ -54,7 +54,10 @@ class Rotation:
         return self._authority
 
     async def find(self) -> None:
-        """Read the authority, as it is now; made by whichever replica is first. Raises ApiError if rights are missing."""
+        """Read the authority, as it is now; made by whichever replica is first.
+
+        Raises ApiError if rights are missing, NoAuthorityError if something else is in its place.
+        """
         while True:
             try:
                 if await self._read() is not None:
@@ -72,7 +75,7 @@ class Rotation:
             await asyncio.sleep(self.settings.authority_seconds)
             try:
                 await self._read()
-            except (ApiError, ValueError) as e:
+            except (ApiError, pki.NoAuthorityError) as e:
                 self._say(logging.ERROR, "the authority cannot be read", str(e))
 
     async def turn_for_ever(self) -> None:
@@ -80,7 +83,7 @@ class Rotation:
         while True:
             try:
                 await self._turn()
-            except (ApiError, ValueError) as e:
+            except (ApiError, pki.NoAuthorityError) as e:
                 self._say(logging.ERROR, "the authority cannot be looked after", str(e))
             await asyncio.sleep(self.settings.authority_seconds)
 
@@ -125,7 +128,7 @@ class Rotation:
             await events.tell(self.cluster, self.metrics, written, Event(_EVENTS[step.move], step.why))
 
     async def _read(self) -> Raw | None:
-        """The Secret, None if there is none. Raises ApiError, ValueError."""
+        """The Secret, None if there is none. Raises ApiError, NoAuthorityError."""
         raw = await self.free.get(names.SECRET, self.settings.namespace, pki.SECRET_NAME)
         if raw is not None:
             self._take(raw)

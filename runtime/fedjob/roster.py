@@ -20,6 +20,7 @@ class Site:
     moving: bool = (
         False  # it has a renewed certificate: its next life line is the same process's, and nothing else changes
     )
+    moved_in: SiteState | None = None  # what it was doing when it was lost, or moved
     gone_since: float = 0.0
     ever_attended: bool = False
     left: str = ""  # why it went for good
@@ -39,7 +40,9 @@ class Site:
     def attend(self, push: Push) -> None:
         """A process of this site is there."""
         self.push, self.ever_attended, self.left, self.message = push, True, "", ""
-        if self.state in ("Absent", "Lost", "Left"):
+        if self.moving and self.moved_in is not None:
+            self.state = self.moved_in
+        elif self.state in ("Absent", "Lost", "Left"):
             self.state = "Waiting"
 
     def tell(self, event: Downward) -> None:
@@ -50,10 +53,8 @@ class Site:
     def lose(self, now: float) -> None:
         """Its process is gone, or its connection."""
         self.push, self.gone_since = None, now
-        if self.moving:
-            return
         if self.state not in ("Answered", "Declined", "Refused", "Left"):
-            self.state = "Lost"
+            self.moved_in, self.state = self.state, "Lost"
 
     def has_hung_up(self, long_gone: float) -> bool:
         """Whether it has heard of the job's end and is gone, or went before `long_gone` and will not come for it."""

@@ -13,9 +13,10 @@ import ctypes
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from .tls import SERVER_ENVIRONMENT
 
@@ -157,15 +158,15 @@ class _Changes:
 
 def _handlers(service: Service) -> dict[str, grpc.RpcMethodHandler]:
     async def attend(requests: AsyncIterator[wire.Upward], context: Any) -> AsyncIterator[wire.Downward]:
-        async for event in _answered(service.attend(_peer(context), requests), context):
+        async for event in _answered(_until(_peers_end(context), service.attend(_peer(context), requests)), context):
             yield event
 
     async def fetch(request: wire.Wanted, context: Any) -> AsyncIterator[Piece]:
-        async for piece in _answered(service.fetch(_peer(context), request), context):
+        async for piece in _answered(_while(_peers_end(context), service.fetch(_peer(context), request)), context):
             yield piece
 
     async def submit(requests: AsyncIterator[wire.Frame | Piece], context: Any) -> AsyncIterator[wire.Reply]:
-        async for reply in _answered(service.submit(_peer(context), requests), context):
+        async for reply in _answered(_until(_peers_end(context), service.submit(_peer(context), requests)), context):
             yield reply
 
     streams = grpc.stream_stream_rpc_method_handler
@@ -177,24 +178,12 @@ def _handlers(service: Service) -> dict[str, grpc.RpcMethodHandler]:
 
 
 async def _answered(replies: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-    end, begun = _peers_end(context), False
-    left = (end - datetime.now(UTC)) / timedelta(seconds=1)
-    deadline = asyncio.get_running_loop().time() + left
     try:
-        if left <= 0:
-            raise TimeoutError
-        begun = True
-        while True:
-            try:
-                # TLS looks at a certificate once, when the connection begins; a call ends with its caller's certificate.
-                async with asyncio.timeout_at(deadline):
-                    reply = await anext(replies)
-            except StopAsyncIteration:
-                return
+        async for reply in replies:
             yield reply
-    except TimeoutError:
-        why = f"the certificate of {_peer(context)} expired at {end:%Y-%m-%dT%H:%M:%SZ}; come again with a renewed one"
-        if begun:  # one that was not begun is tried again and again
+    except _Expired as e:
+        why = f"the certificate of {_peer(context)} expired at {e}; come again with a renewed one"
+        if e.begun:  # one that was not begun is tried again and again
             log.warning("a call ends: %s", why)
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
     except Refused as e:
@@ -205,6 +194,45 @@ async def _answered(replies: AsyncIterator[Any], context: Any) -> AsyncIterator[
         await context.abort(grpc.StatusCode.UNAVAILABLE, str(e))
     except OSError as e:  # the disk: there may be room later
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server cannot write: {e.strerror}")
+
+
+class _Expired(Exception):  # noqa: N818 - what happened
+    """The caller's certificate has ended. TLS looks at it once, when the connection begins; so each call looks again."""
+
+    def __init__(self, end: datetime, begun: bool) -> None:
+        super().__init__(f"{end:%Y-%m-%dT%H:%M:%SZ}")
+        self.begun = begun
+
+
+async def _until(end: datetime, replies: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Replies for which one may wait long, until `end`. Raises _Expired."""
+    left = (end - datetime.now(UTC)) / timedelta(seconds=1)
+    if left <= 0:
+        raise _Expired(end, begun=False)
+    deadline = asyncio.get_running_loop().time() + left
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline) as wait:
+                reply = await anext(replies)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            if not wait.expired():  # the disk's
+                raise
+            raise _Expired(end, begun=True) from None
+        yield reply
+
+
+async def _while(end: datetime, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Pieces that come fast, until `end`: each costs a look at the clock, where a deadline would cost more. Raises _Expired."""
+    limit = end.timestamp()
+    if time.time() >= limit:
+        raise _Expired(end, begun=False)
+    async with contextlib.aclosing(cast(AsyncGenerator[Any], pieces)):
+        async for piece in pieces:
+            if time.time() >= limit:
+                raise _Expired(end, begun=True)
+            yield piece
 
 
 def _peers_end(context: Any) -> datetime:

@@ -16,6 +16,7 @@ import pytest
 
 from fedjob import checkpoint, exchange, identity
 from fedjob.api import FedAvg
+from fedjob.chunks import Range
 from fedjob.config import SiteConfig
 from fedjob.errors import ServerLost, TransportError
 from fedjob.identity import Credentials
@@ -23,6 +24,7 @@ from fedjob.limits import Limits
 from fedjob.model import FLModel
 from fedjob.session import Session
 from fedjob.stored import write_values
+from fedjob.transport import Channel
 from fedjob.uplink import Uplink
 from fedjob.workflows import fedavg
 
@@ -138,6 +140,21 @@ def test_a_renewed_site_goes_on_as_the_same_process(job: Job, caplog: pytest.Log
     uplink.close()
 
 
+def test_a_site_that_moves_and_does_not_come_back_is_lost(job: Job) -> None:
+    ours = job.authority
+    uplink = job.uplink(job.of_site(ours, ours))
+    job.run(rounds=1)
+    until(lambda: job.site().state == "Training" or job.site().push)
+    job.session.moves("a", job.site().push)
+    uplink.close()
+    until(lambda: job.site().push is None)
+    assert job.site().state == "Lost"
+    back = job.uplink(job.of_site(ours, ours))
+    job.answer(back)
+    assert back.next_task(PATIENCE_SECONDS) is None
+    back.close()
+
+
 def test_the_authority_is_exchanged_under_open_connections(job: Job) -> None:
     old, new = job.authority, authority()
     uplink = job.uplink(job.of_site(old, old))
@@ -210,6 +227,25 @@ def test_a_call_ends_with_the_certificate_of_its_caller(job: Job, caplog: pytest
             uplink.next_task(PATIENCE_SECONDS)
         assert "a call ends: the certificate of spiffe://fedjob.local/job/c0ffee/site/a expired at" in caplog.text
     uplink.close()
+
+
+def test_no_call_begins_with_a_certificate_that_has_ended_on_a_connection_that_is_open(job: Job) -> None:
+    ours = job.authority
+    short = job.of_site(ours, ours, life=timedelta(seconds=2))
+    channel = Channel(job.address, "localhost", short)
+    with pytest.raises(TransportError, match="NOT_FOUND|no round is open yet"):
+        list(channel.fetch("0" * 32, Range(0, 0, 0)))
+    until(lambda: datetime.now(UTC) > identity.not_after(short.cert_pem))
+    for call in (
+        lambda: channel.fetch("0" * 32, Range(0, 0, 0)),
+        lambda: channel.submit(iter(())),
+        lambda: channel.attend(iter(())),
+    ):
+        with pytest.raises(
+            TransportError, match=r"UNAUTHENTICATED: the certificate of spiffe://.*/site/a expired at \d{4}-"
+        ):
+            list(call())
+    channel.close()
 
 
 def test_a_certificate_that_is_renewed_late_brings_the_site_back(job: Job) -> None:
