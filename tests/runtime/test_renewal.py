@@ -233,7 +233,7 @@ def test_no_call_begins_with_a_certificate_that_has_ended_on_a_connection_that_i
     ours = job.authority
     short = job.of_site(ours, ours, life=timedelta(seconds=2))
     channel = Channel(job.address, "localhost", short)
-    with pytest.raises(TransportError, match="NOT_FOUND|no round is open yet"):
+    with pytest.raises(TransportError, match=r"NOT_FOUND|no round is open yet"):
         list(channel.fetch("0" * 32, Range(0, 0, 0)))
     until(lambda: datetime.now(UTC) > identity.not_after(short.cert_pem))
     for call in (
