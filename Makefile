@@ -5,10 +5,10 @@ WHEELS := $(wildcard ../shared/wheels)
 PIPENV := $(if $(WHEELS),PIP_FIND_LINKS="$(abspath $(WHEELS)) $$PIP_FIND_LINKS" PIP_CONSTRAINT=$(abspath $(WHEELS))/constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e bench chaos fuzz lint lock clean
+.PHONY: help demo test e2e images cluster-up cluster-down bench chaos fuzz lint lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 # Rebuilt only when the declared or locked dependencies change, so the second call is instant.
 $(VENV)/.installed: pyproject.toml hack/constraints.txt
@@ -25,8 +25,17 @@ test: $(VENV)/.installed  ## lint, types, and every test that needs no cluster
 bench: $(VENV)/.installed  ## measure, side by side with other systems: make bench ONLY=P3,P4 ARGS="--peers ''"
 	$(PIPENV) $(PY) benchmarks/run.py $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
-e2e: $(VENV)/.installed  ## against a real Kubernetes control plane, built from source the first time: make e2e ONLY=O6
+e2e: $(VENV)/.installed  ## against real Kubernetes, built from source the first time: make e2e ONLY=O6
 	hack/e2e $(VENV)/bin $(if $(ONLY),$(ONLY))
+
+images:  ## the operator's and the runtime's image, as archives in build/images: make images ACCELERATOR=cuda
+	hack/images
+
+cluster-up: $(VENV)/.installed  ## a real Kubernetes cluster on this machine (Linux, root): make cluster-up NAME=hub
+	hack/cluster $(VENV)/bin up $(or $(NAME),hub)
+
+cluster-down: $(VENV)/.installed  ## remove a cluster, or all of them: make cluster-down NAME=hub
+	hack/cluster $(VENV)/bin down $(NAME)
 
 chaos: $(VENV)/.installed  ## real jobs under faults: make chaos SEED=7 KILLS=200, or PLAN=3, or ONLY=full-disk
 	PYTHONPATH=tests $(PY) -m chaos.run $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) \

@@ -1,39 +1,36 @@
-"""A real control plane on free ports of the loopback: etcd, kube-apiserver, kube-controller-manager; no node.
+"""A real control plane: etcd, kube-apiserver, kube-controller-manager; by itself on free ports of the loopback, without a node.
 
-The Job controller makes pods and nothing runs them: a test plays the kubelet by writing their status. RBAC is on, and the audit log
-holds every call of everybody but the administrator and Kubernetes itself.
+There the Job controller makes pods and nothing runs them: a test plays the kubelet by writing their status. RBAC is on, and the audit
+log holds every call of everybody but the administrator and Kubernetes itself. `real.cluster` puts nodes beside it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import certificates
+from . import certificates, processes
 from .kube import Kube, RefusedError, until
+from .processes import Processes
 
 ADMIN, OPERATOR, SCIENTIST = "admin-token", "operator-token", "scientist-token"
+# token: name, group
 USERS = {ADMIN: ("admin", "system:masters"), OPERATOR: ("operator", ""), SCIENTIST: ("scientist", "")}
 START_SECONDS = 90.0
-STOP_SECONDS = 10.0
 
 _PREFIX = "fedjob-plane-"
-_PIDS = "pids"  # first that of the test's own process, then one line for each process that it started
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def free_port() -> int:
@@ -45,18 +42,24 @@ def free_port() -> int:
 
 @dataclass
 class ControlPlane:
-    """The processes, and where they are. folder: logs, keys and data; url: of the API server."""
+    """The processes, and where they are. folder: logs, keys and data; binaries: the folder that hack/control-plane prints.
+
+    host: under which name the API server is reached; users: who has a token; more: further flags of a program, by its name.
+    """
 
     folder: Path
     binaries: Path
+    processes: Processes
+    host: str = "127.0.0.1"
     etcd_port: int = field(default_factory=free_port)
     port: int = field(default_factory=free_port)
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    users: Mapping[str, tuple[str, str]] = field(default_factory=lambda: USERS)
+    more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         """Where the API server listens."""
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.host}:{self.port}"
 
     @property
     def ca(self) -> Path:
@@ -95,34 +98,32 @@ class ControlPlane:
         events = [json.loads(line) for line in lines if line.endswith("}")]  # the last line may be half written
         return [event for event in events if event["user"]["username"] == user]
 
-    def start(self) -> None:
-        """Start the processes, and return when the API server is ready. Raises AssertionError if it does not get there."""
-        certificates.write(self.folder)
-        (self.folder / _PIDS).write_text(f"{os.getpid()}\n")
-        (self.folder / "tokens").write_text("".join(_token_line(token) for token in USERS))
+    def start(self, hosts: tuple[str, ...] = ()) -> certificates.Authority:
+        """Start the processes, and return the authority when the API server is ready.
+
+        hosts: further addresses in the API server's certificate. Raises AssertionError if it does not get there.
+        """
+        authority = certificates.write(self.folder, hosts)
+        self.processes.claim()
+        (self.folder / "tokens").write_text("".join(self._token_line(token) for token in self.users))
         (self.folder / "audit.yaml").write_text(yaml.safe_dump(_AUDIT_POLICY))
         self.run("etcd", *self._etcd_flags())
         self.run(str(self.binaries / "kube-apiserver"), *self._api_server_flags())
         admin = self.user(ADMIN)
         until("the API server to be ready", lambda: self._ready(admin), START_SECONDS)
         self.run(str(self.binaries / "kube-controller-manager"), *self._controller_flags())
+        return authority
 
     def run(self, *command: str) -> None:
-        """Start a process that ends with this one, its output in a file of the folder."""
-        with (self.folder / f"{Path(command[0]).name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_die_with_parent
-            )
-        self.processes.append(process)
-        with (self.folder / _PIDS).open("a") as pids:
-            pids.write(f"{process.pid}\n")
+        """Start a program, with the further flags that it has."""
+        self.processes.start(*command, *self.more.get(Path(command[0]).name, ()))
+
+    def _token_line(self, token: str) -> str:
+        user, group = self.users[token]
+        return f"{token},{user},{user}{f',{group}' if group else ''}\n"
 
     def _ready(self, admin: Kube) -> bool:
-        for process in self.processes:
-            if process.poll() is not None:
-                name = Path(str(process.args[0])).name  # type: ignore[index]
-                log = (self.folder / f"{name}.log").read_text()
-                raise AssertionError(f"{name} ended with {process.returncode}: {log[-2000:]}")
+        self.processes.check()
         with contextlib.suppress(OSError, RefusedError):
             admin.call("GET", "/readyz")
             return bool(admin.call("GET", "/api/v1/namespaces/default"))
@@ -153,7 +154,12 @@ class ControlPlane:
             f"--service-account-signing-key-file={folder}/accounts.key",
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-cluster-ip-range=10.96.0.0/12",
-            "--authorization-mode=RBAC",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            f"--kubelet-certificate-authority={folder}/ca.crt",
+            f"--kubelet-client-certificate={folder}/caller.crt",
+            f"--kubelet-client-key={folder}/caller.key",
+            "--kubelet-preferred-address-types=InternalIP",
             f"--audit-policy-file={folder}/audit.yaml",
             f"--audit-log-path={folder}/audit.log",
             "--audit-log-mode=blocking-strict",  # a call that was answered is in the log
@@ -172,16 +178,6 @@ class ControlPlane:
             "--kube-api-burst=1000",
         )
 
-    def stop(self) -> None:
-        """End the processes, the last one first."""
-        for process in reversed(self.processes):
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
-            if process.poll() is None:
-                process.kill()
-                process.wait(STOP_SECONDS)
-
 
 _AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
@@ -195,38 +191,25 @@ _AUDIT_POLICY = {
 }
 
 
-def _token_line(token: str) -> str:
-    user, group = USERS[token]
-    return f"{token},{user},{user}{f',{group}' if group else ''}\n"
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-
-
 @contextlib.contextmanager
 def control_plane(binaries: Path) -> Iterator[ControlPlane]:
     """A control plane that runs inside the block. binaries: the folder that hack/control-plane prints."""
     sweep()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    plane = ControlPlane(folder, binaries)
+    plane = ControlPlane(folder, binaries, Processes(folder))
     try:
         plane.start()
         yield plane
     finally:
-        plane.stop()
+        plane.processes.stop()
         shutil.rmtree(folder)
 
 
 def sweep() -> None:
-    """Remove what a test left behind that was killed: its processes, known by pid and by the folder they name, and the folder."""
+    """Remove what a test left behind that was killed: its processes and the folder."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        pids = folder / _PIDS
-        owner, *started = pids.read_text().split() if pids.exists() else [""]
-        if not owner or Path(f"/proc/{owner}").exists():
+        user = processes.owner(folder)
+        if user is None or user.alive():
             continue  # just being made, or in use
-        for pid in started:
-            with contextlib.suppress(OSError):
-                if str(folder) in Path(f"/proc/{pid}/cmdline").read_text():
-                    os.kill(int(pid), signal.SIGKILL)
+        processes.kill(folder)
         shutil.rmtree(folder, ignore_errors=True)

@@ -75,7 +75,7 @@ import sys
 from pathlib import Path
 from cluster.controlplane import control_plane
 with control_plane(Path(sys.argv[1])) as plane:
-    print(plane.folder, *[process.pid for process in plane.processes], flush=True)
+    print(plane.folder, *[process.pid for process in plane.processes.started], flush=True)
     sys.stdin.read()
 """
 

@@ -1,0 +1,63 @@
+"""`python -m cluster.real up NAME` and `down [NAME]`: clusters for a person, behind `make cluster-up` and `make cluster-down`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from . import cluster, host
+
+
+def main() -> int:
+    """Returns the exit code: 2 if this machine lacks something."""
+    parser = argparse.ArgumentParser("cluster", description="Real Kubernetes clusters on this machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="a cluster; one that stands already is left as it is")
+    up.add_argument("name")
+    up.add_argument("--image", action="append", default=[], type=Path, help="an OCI archive to import; may be repeated")
+    down = commands.add_parser("down", help="remove a cluster, or all of them")
+    down.add_argument("name", nargs="?")
+    given = parser.parse_args()
+    if given.command == "down":
+        return _down([given.name] if given.name else cluster.names())
+    binaries = Path(os.environ.get("FEDJOB_CONTROL_PLANE", "."))
+    if why := host.lacking(binaries):
+        print(why, file=sys.stderr)
+        return 2
+    return _up(given.name, binaries, given.image)
+
+
+def _up(name: str, binaries: Path, images: list[Path]) -> int:
+    began = time.monotonic()
+    try:
+        made = cluster.up(name, binaries)
+    except ValueError as e:
+        print(e, file=sys.stderr)
+        return 2
+    print(f"The cluster {name} stands after {time.monotonic() - began:.0f} s.")
+    for archive in images:
+        made.import_image(archive)
+        print(f"Imported {archive.name}.")
+    print(f"""
+  export KUBECONFIG={made.kubeconfig} PATH={binaries}:$PATH
+
+  kubectl get nodes
+  kubectl run try --image localhost/busybox:1 -it --rm -- sh     # nslookup kubernetes.default
+
+Other clusters reach its NodePorts at {made.layout.node}. Logs of its parts: {made.layout.folder}/*.log
+`make cluster-down NAME={name}` removes it.""")
+    return 0
+
+
+def _down(names: list[str]) -> int:
+    for name in names:
+        there = cluster.down(name)
+        print(f"The cluster {name} is gone." if there else f"There is no cluster {name}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
