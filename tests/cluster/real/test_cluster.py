@@ -55,7 +55,7 @@ def test_a_service_leads_by_its_name_to_a_pod_which_serves_what_another_left_on_
     admin.create(
         SERVICE, namespace, "web", spec={"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}
     )
-    asking = f"until wget -q -O - http://web.{namespace}.svc/page; do sleep 0.2; done"
+    asking = f"until wget -q -O - http://web.{namespace}.svc/page 2>/dev/null; do sleep 0.2; done"
     pod("reader", busybox.NAME, "sh", "-c", asking)
     assert output("reader") == "kept\n"
 
@@ -74,7 +74,7 @@ def test_two_clusters_run_side_by_side_and_reach_each_others_node_ports(
     spec = {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}
     port = admin.create(SERVICE, namespace, "web", spec=spec)["spec"]["ports"][0]["nodePort"]
     with running("second", binaries) as second:
-        asking = f"until wget -q -O - http://{cluster.layout.node}:{port}/page; do sleep 0.2; done"
+        asking = f"until wget -q -O - http://{cluster.layout.node}:{port}/page 2>/dev/null; do sleep 0.2; done"
         arguments = ("run", "far", "--image", busybox.NAME, "--restart=Never", "--command", "--", "sh", "-c", asking)
         second.plane.kubectl(*arguments)
 
