@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl", "coredns",
+PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl", "helm", "coredns",
             "local-path-provisioner")  # fmt: skip
 COMMANDS = ("etcd", "containerd", "runc", "conntrack", "iptables", "nft", "ip", "nsenter", "umount")
 FILES = ("/usr/lib/cni/ptp", "/bin/busybox")

@@ -12,12 +12,26 @@ _NAMES = ("operator", "runtime", "examples")
 
 @dataclass(frozen=True)
 class Images:
-    """folder: where the archives are."""
+    """folder: where the archives are; registry and tag: how the images are named."""
 
     folder: Path
-    operator: str = f"localhost/fedjob-operator:{__version__}"
-    runtime: str = f"localhost/fedjob-runtime:{__version__}"
-    examples: str = f"localhost/fedjob-examples:{__version__}"
+    registry: str = "localhost"
+    tag: str = __version__
+
+    @property
+    def operator(self) -> str:
+        """The operator's image."""
+        return self._named("operator")
+
+    @property
+    def runtime(self) -> str:
+        """Of servers, and of scripts that name no image."""
+        return self._named("runtime")
+
+    @property
+    def examples(self) -> str:
+        """The runtime with what the examples import."""
+        return self._named("examples")
 
     @property
     def archives(self) -> list[Path]:
@@ -28,3 +42,6 @@ class Images:
         """Why there are no images, "" if they are there."""
         absent = [str(archive) for archive in self.archives if not archive.exists()]
         return f"not built: {', '.join(absent)}; hack/images builds them" if absent else ""
+
+    def _named(self, name: str) -> str:
+        return f"{self.registry}/fedjob-{name}:{self.tag}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from cluster.kube import until
@@ -57,7 +55,7 @@ def test_pods_and_the_operator_are_killed_and_the_model_is_the_same(
         "--namespace",
         installation.SYSTEM,
         "--selector",
-        "app.kubernetes.io/name=fedjob-operator",
+        installation.SELECTOR,
         "--wait=false",
     )
     job.complete()
