@@ -13,7 +13,7 @@ from chaos.processes import Usage
 _RUN_FOLDER = {
     "history.jsonl", "job.yaml", "logs", "metrics.jsonl", "model.safetensors", "report.html", "state", "status.json",
 }  # fmt: skip
-_STATE = {"checkpoint", "conclusion.json", "departures.json", "lock", "run.json"}
+_STATE = {"checkpoint", "conclusion.json", "departures.json", "lock", "run.json", "sites"}  # sites: judged file by file
 _CHECKPOINT = {"checkpoint.json", "durable.json"}
 _SETTLED_SECONDS = 30.0  # after these a server has let go of a connection that was broken
 _SPARE_FILES = 12  # answers of a round, history and status while they are written
