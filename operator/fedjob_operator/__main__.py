@@ -147,7 +147,8 @@ class Replica:
         log.info("listed", extra=self.store.sizes())
         tasks = [
             hold,
-            asyncio.create_task(triggers.watch(self.settings, self._hear)),
+            asyncio.create_task(triggers.watch(self.settings, self._hear, self.metrics.watch_restarts.inc)),
+            asyncio.create_task(self.resync.follow()),
             *(asyncio.create_task(self.queue.work(self._pass)) for _ in range(self.settings.workers)),
             asyncio.create_task(self._resync_for_ever()),
             asyncio.create_task(self.rotation.turn_for_ever()),
@@ -185,6 +186,8 @@ class Replica:
 
     def _hear(self, kind: Kind, what: str, raw: Raw) -> None:
         self.metrics.watch_events.labels(kind.name).inc()
+        if not what:  # listed
+            self.resync.begun(kind)
         note = self.store.gone if what == "DELETED" else self.store.see
         for key in note(kind.name, raw):
             self.queue.add(key)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,8 +19,10 @@ from .names import EVENT, FIELD_MANAGER, KINDS, Kind
 from .observed import Raw
 from .plan import Delete, Manifest
 
+JSON = "application/json"
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
-_PAGE = 500
+_PAGE = 200
 _TIMEOUT_SECONDS = 30.0
 _CONNECTIONS = 32
 
@@ -101,21 +103,31 @@ class Cluster:
         page = await self._call("GET", kind, kind.path(namespace), [("fieldSelector", f"metadata.name={name}")])
         return next(({"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]), None)
 
-    async def list(self, kind: Kind, namespace: str, labels: Mapping[str, str] | None = None) -> tuple[list[Raw], int]:
-        """All objects of a namespace ("": of all), in pages, and the version of the list; apiVersion and kind are filled in."""
+    async def objects(self, kind: Kind, namespace: str, labels: Mapping[str, str] | None = None) -> list[Raw]:
+        """All objects of a namespace; for few of them."""
+        return [raw async for raws, _ in self.pages(kind, namespace, labels) for raw in raws]
+
+    async def pages(
+        self, kind: Kind, namespace: str, labels: Mapping[str, str] | None = None, *, accept: str = JSON
+    ) -> AsyncIterator[tuple[list[Raw], int]]:
+        """All objects of a namespace ("": of all), page by page, each with the version of the list.
+
+        accept: JSON, or METADATA for objects without spec and status, at a fraction of the cost.
+        """
         query = [("limit", str(_PAGE))]
         if labels:
             query.append(("labelSelector", ",".join(f"{key}={value}" for key, value in sorted(labels.items()))))
-        found: list[Raw] = []
         token = ""
         while True:
-            page = await self._call(
-                "GET", kind, kind.path(namespace), [*query, *([("continue", token)] if token else [])]
-            )
-            found += [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]]
+            more = [("continue", token)] if token else []
+            page = await self._call("GET", kind, kind.path(namespace), [*query, *more], accept=accept)
+            items: list[Raw] = [
+                {**item, "apiVersion": kind.api_version, "kind": kind.name} for item in page["items"] or ()
+            ]
+            yield items, int(page["metadata"]["resourceVersion"])
             token = page["metadata"].get("continue") or ""
             if not token:
-                return found, int(page["metadata"]["resourceVersion"])
+                return
 
     async def events(self, namespace: str, uid: str, reason: str) -> Sequence[Raw]:
         """Events with this reason about the object with this UID; the API server forgets them after an hour."""
@@ -154,14 +166,14 @@ class Cluster:
         return written
 
     async def delete(self, target: Delete) -> None:
-        """Delete an object with this UID; one that is gone already, or another of its name, is success."""
+        """Delete an object with this UID; one that is gone already is success, another of its name a conflict."""
         kind = KINDS[target.kind]
         options = {"propagationPolicy": "Background", "preconditions": {"uid": target.uid}}
         self._may_write()
         try:
             await self._call("DELETE", kind, kind.path(target.namespace, target.name), (), options)
         except ApiError as e:
-            if not e.gone and not e.conflict:
+            if not e.gone:
                 raise
 
     async def record(self, event: Manifest) -> None:
@@ -180,25 +192,33 @@ class Cluster:
         path: str,
         query: Any = (),
         body: Any = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> Any:
         if self._client is None:
             raise RuntimeError("Cluster.open comes first")
         what, began, code = f"{verb} {kind.plural}", time.monotonic(), 0
         try:
-            headers = {"Accept": "application/json", "Content-Type": content_type}
-            method, url, headers, body, _ = await self._client.param_serialize(
-                verb, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
+            headers = {"Accept": accept, "Content-Type": content_type}
+            _, url, headers, *_ = await self._client.param_serialize(  # without the body, which is plain JSON already
+                verb, path, query_params=list(query), header_params=headers, auth_settings=["BearerToken"]
             )
-            response = await self._client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
+            response = await self._client.call_api(verb, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
             code, text = response.status, await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as e:
             raise ApiError(0, type(e).__name__, str(e) or "no answer in time", what) from e
         finally:
             self._calls.called(verb, kind.plural, code, time.monotonic() - began)
         if code < 400:
-            return json.loads(text)
+            return _read(text, what)
         raise _error(code, text, str(response.headers.get("Retry-After") or ""), what)
+
+
+def _read(text: bytes, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as e:  # a proxy in between has ended the answer early, in good form
+        raise ApiError(0, "Truncated", str(e), what) from e
 
 
 def _error(code: int, text: bytes, retry_after: str, what: str) -> ApiError:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 
 from . import names
-from .cluster import Cluster
+from .cluster import ApiError, Cluster
 from .metrics import Metrics
 from .observed import Raw
 from .plan import Event, digest
 
+log = logging.getLogger(__name__)
+
 
 async def tell(cluster: Cluster, metrics: Metrics, raw: Raw, event: Event) -> None:
-    """Post an event about an object. Its name follows from what it says of which version, so a repeated try posts it once."""
+    """Post an event about an object, or log it. Its name follows from what it says of which version, so a repeated try posts it once."""
     metadata, now = raw["metadata"], datetime.now(UTC)
     kind = "Warning" if event.warning else "Normal"
     mark = digest(
@@ -34,5 +37,9 @@ async def tell(cluster: Cluster, metrics: Metrics, raw: Raw, event: Event) -> No
         "lastTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "count": 1,
     }  # fmt: skip
-    metrics.events.labels(kind, event.reason).inc()
-    await cluster.record(body)
+    try:
+        await cluster.record(body)
+    except ApiError as e:  # it tells what the status says already: no reason to fail
+        log.warning("an event is lost", extra={"reason": event.reason, "text": event.message, "error": str(e)})
+    else:
+        metrics.events.labels(kind, event.reason).inc()

@@ -21,6 +21,8 @@ from .plan import Manifest
 log = logging.getLogger(__name__)
 
 NAME = "fedjob-operator"
+_MARGIN_SECONDS = 0.05
+_LEAST_SECONDS = 1.0  # between two tries, however late the last renewal
 _MAY_ACT = 2 / 3  # of the Lease's life since the last renewal that is known to have reached the API server
 
 
@@ -84,12 +86,12 @@ class Leadership:
                     return
             except self.failures as e:
                 log.warning("the Lease cannot be read or written: %s", e)
-            await asyncio.sleep(self.period)
+            await asyncio.sleep(self._pause())
 
     async def hold(self) -> None:
         """Renew for ever. Raises LeadershipLost."""
         while True:
-            await asyncio.sleep(self.period)
+            await asyncio.sleep(max(self._renewed + self.period - self.clock(), _LEAST_SECONDS))
             try:
                 if not await self._try():
                     raise LeadershipLost("another replica holds the Lease")
@@ -108,18 +110,36 @@ class Leadership:
             log.info("the Lease is not released: %s", e)
 
     async def _try(self) -> bool:
-        began = self.clock()  # the Lease counts from before the call: its answer may be late
+        """Renew the record if it is as we left it, else read it, and claim it if it is free. Whether it is ours now."""
+        if self._held is not None and await self._renew(self._held):
+            return True
         raw = await self.cluster.get(LEASE, self.namespace, NAME)
-        if raw is None:
-            self._held = await self.cluster.create(self._record(None, self.identity))
-        else:
-            spec = raw.get("spec") or {}
-            if not self._may_take(spec):
-                self._held = None
-                return False
-            self._held = await self.cluster.replace(self._record(raw, self.identity))
+        if raw is not None and not self._may_take(raw.get("spec") or {}):
+            self._held = None
+            return False
+        began = self.clock()
+        record = self._record(raw, self.identity)
+        self._held = await (self.cluster.create(record) if raw is None else self.cluster.replace(record))
         self._renewed = began
         return True
+
+    async def _renew(self, held: Raw) -> bool:
+        """Whether the record could be written; False if somebody has written it meanwhile, perhaps an earlier try of ours."""
+        began = self.clock()  # the Lease counts from before the write: its answer may be late
+        try:
+            self._held = await self.cluster.replace(self._record(held, self.identity))
+        except self.failures as e:
+            if getattr(e, "conflict", False):
+                return False
+            raise
+        self._renewed = began
+        return True
+
+    def _pause(self) -> float:
+        """Seconds until the next try to acquire: when the other holder's time is over, if that comes sooner."""
+        record, since = self._watched
+        left = since + self.seconds - self.clock() if record is not None else 0.0
+        return min(left + _MARGIN_SECONDS, self.period) if left > 0 else self.period
 
     def _may_take(self, spec: Raw) -> bool:
         holder = spec.get("holderIdentity") or ""

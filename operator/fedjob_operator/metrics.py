@@ -60,6 +60,9 @@ class Metrics:
             "fedjob_api_request_duration_seconds", "Duration of a call.", ("verb",), buckets=_SECONDS, registry=r
         )
         self.watch_events = Counter("fedjob_watch_events", "Events of the watches.", ("kind",), registry=r)
+        self.watch_restarts = Counter(
+            "fedjob_watch_restarts", "Times that the watches had to be started again.", registry=r
+        )
         self.watch_missed = Counter(
             "fedjob_watch_missed", "Objects that a list showed and the watch had not told.", ("kind",), registry=r
         )

@@ -24,7 +24,7 @@ _COMBINED = "(combined from similar events): "
 _FORBIDDEN_POD = re.compile(r'^pods "[^"]*" is forbidden: ')  # a name that is another one at the next try
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod of a server or a client.
 
@@ -52,7 +52,7 @@ class Pod:
         return self.phase not in ("Succeeded", "Failed")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BatchJob:
     """A Job of a server or a client. finished: "", Complete or Failed. suspended: its queue has not admitted it.
 
@@ -72,7 +72,7 @@ class BatchJob:
     refused: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Child:
     """An object that we applied: what it was made from, and what it is now. owned: by the object that is reconciled."""
 
@@ -85,7 +85,7 @@ class Child:
     drifted: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """What a Secret holds, without the key. bundle: digest of the authorities beside it."""
 
@@ -97,7 +97,7 @@ class Certificate:
     bundle: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Site:
     """A FederatedSite. namespace: where its SiteJobs live, "": with the job. allowed: namespaces whose jobs it takes."""
 
@@ -107,7 +107,7 @@ class Site:
     allowed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SiteJob:
     """A SiteJob, as its site tells: `accepted` and `running` are conditions (status, reason, message)."""
 

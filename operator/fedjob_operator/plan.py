@@ -61,15 +61,15 @@ class Plan:
     """status: the whole status that the operator owns, None: as it is. again: seconds until the next pass, at the latest.
 
     The order is that of the fields: a status that counts a new run is on record before the run begins, so a crash in
-    between repeats the step and never counts it twice; what is to go goes last.
+    between repeats the step and never counts it twice; what is to go goes last. `events`, `issue` and `apply` are one step.
     """
 
     status: Manifest | None = None
+    events: tuple[Event, ...] = ()
     issue: tuple[Issue, ...] = ()
     apply: tuple[Manifest, ...] = ()
     create: tuple[Create, ...] = ()
     delete: tuple[Delete, ...] = ()
-    events: tuple[Event, ...] = ()
     again: float | None = None
 
 

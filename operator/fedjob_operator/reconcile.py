@@ -26,6 +26,7 @@ from .plan import Create, Delete, Issue, Manifest, Plan
 from .routes import Key
 from .settings import HUB, Settings
 from .store import Store
+from .together import together
 from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,12 @@ class Reconciler:
             self.queue.forget(key)
             return None
         plan = self._decide(seen)
-        await self._act(key, seen, plan)
+        try:
+            await self._act(key, seen, plan)
+        except Outdated:
+            raw = seen.job if isinstance(seen, Observed) else seen.site_job
+            await self._look_again(raw["kind"], raw)
+            raise
         if self.store.trouble.pop(key, None):
             return 0.1  # the status still tells of it
         return plan.again
@@ -141,19 +147,22 @@ class Reconciler:
         raw = seen.job if isinstance(seen, Observed) else seen.site_job
         if plan.status is not None and not await self._write_status(key, raw, plan.status):
             raise Outdated
-        for issue in plan.issue:
-            await self._issue(issue)
-            self._advanced.add(key)
         known = {(child.kind, child.name) for child in seen.children}
-        for manifest in plan.apply:
-            await self._apply(key, raw, manifest, known=(manifest["kind"], manifest["metadata"]["name"]) in known)
+        await together(
+            *(events.tell(self.cluster, self.metrics, raw, event) for event in plan.events),
+            *(self._issue(key, issue) for issue in plan.issue),
+            *(self._apply(key, raw, m, known=(m["kind"], m["metadata"]["name"]) in known) for m in plan.apply),
+        )
         for create in plan.create:
             await self._create(key, raw, create)
-        for target in plan.delete:
-            await self.cluster.delete(target)
-            log.info("deleted", extra={"key": str(key), "kind": target.kind, "object": target.name})
-        for event in plan.events:
-            await events.tell(self.cluster, self.metrics, raw, event)
+        await together(*(self._delete(key, target) for target in plan.delete))
+
+    async def _look_again(self, kind: str, raw: Raw) -> None:
+        """What an object is now, from the API server itself: the watch may be slow, or dead."""
+        metadata = raw["metadata"]
+        now = await self.cluster.find(names.KINDS[kind], metadata["namespace"], metadata["name"])
+        for key in self.store.gone(kind, raw) if now is None else self.store.see(kind, now):
+            self.queue.add(key)
 
     async def _write_status(self, key: Key, raw: Raw, status: Manifest) -> bool:
         """Write the status, if the object is still the version that the decision was made for: False if it is not.
@@ -180,12 +189,13 @@ class Reconciler:
         for key in self.store.wrote(kind, raw):
             self.queue.add(key)
 
-    async def _issue(self, issue: Issue) -> None:
+    async def _issue(self, key: Key, issue: Issue) -> None:
         manifest, present = pki.fill(issue, self.authority(), datetime.now(UTC))
         await self.cluster.apply(manifest)
         metadata = manifest["metadata"]
         self.store.certificates[(metadata["namespace"], metadata["name"])] = present
         self.metrics.issued.labels("server" if issue.site is None else "site").inc()
+        self._advanced.add(key)
 
     async def _apply(self, key: Key, raw: Raw, manifest: Manifest, *, known: bool) -> None:
         """Apply a child. One that we have never seen is taken only if it is ours or nobody's: see `_ours`."""
@@ -211,9 +221,18 @@ class Reconciler:
         self._advanced.add(key)
         log.info("created", extra={"key": str(key), "object": create.manifest["metadata"]["name"]})
 
+    async def _delete(self, key: Key, target: Delete) -> None:
+        try:
+            await self.cluster.delete(target)
+        except ApiError as e:
+            if e.conflict:
+                raise Outdated from e
+            raise
+        log.info("deleted", extra={"key": str(key), "kind": target.kind, "object": target.name})
+
     async def _check_alone(self, key: Key, labels: Any) -> None:
         """The API server's own word, not the store's, that no earlier run is alive. Raises NotAlone."""
-        pods, _ = await self.cluster.list(names.POD, key.namespace, labels)
+        pods = await self.cluster.objects(names.POD, key.namespace, labels)
         alive = [pod.name for pod in map(read_pod, pods) if pod.live]
         if alive:
             for pod in pods:

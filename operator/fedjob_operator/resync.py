@@ -3,27 +3,33 @@
 A stream that looks alive and delivers nothing is the one fault that no reconnection mends. So a list is compared with what the
 stream has told: if an object's version in the list is still unknown to the stream some seconds later, the stream is dead, and the
 process's liveness ends with it.
+
+A stream that begins anew tells what is there, and never what has gone in between. So each new beginning is followed by a list of
+names.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import names
-from .cluster import ApiError, Cluster
+from .cluster import JSON, METADATA, ApiError, Cluster
 from .metrics import Metrics
 from .names import Kind
 from .observed import Raw
 from .routes import Key
 from .settings import Settings
-from .store import CHILDREN, WATCHED, Store
+from .store import CHILDREN, WATCHED, Place, Store, place_of
+from .together import together
 
 log = logging.getLogger(__name__)
 
-_TRIES = 5
+_SETTLE_SECONDS = 2.0  # several streams begin anew together
+_LONGEST_SECONDS = 30.0
 _LABELLED = {names.MANAGED_BY: names.MANAGER}
 
 
@@ -38,60 +44,90 @@ class Resync:
     add: Callable[[Key], None]
     patience_seconds: float = 10.0
     dead: set[str] = field(default_factory=set)
+    _begun: set[Kind] = field(default_factory=set)  # kinds whose stream has begun anew
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begun(self, kind: Kind) -> None:
+        """A stream of this kind has begun anew."""
+        self._begun.add(kind)
+        self._news.set()
+
+    async def follow(self) -> None:
+        """For ever: after each new beginning of a stream, find out what has gone while nobody looked."""
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(_SETTLE_SECONDS)
+            self._news.clear()
+            while self._begun:
+                await self._drop_missing(self._begun.pop())
+
+    async def _drop_missing(self, kind: Kind) -> None:
+        self._add(*await self._walk(kind, METADATA, lambda _: None))
 
     async def fill(self) -> None:
         """Everything, before the first pass: until then nothing may be taken to be missing."""
-        for kind in (*WATCHED, *CHILDREN):
-            raws, version = await self._list(kind)
-            self._take(kind, raws, version)
-        for key in self.store.all_keys():
-            self.add(key)
+        await together(*(self._take_all(kind) for kind in (*WATCHED, *CHILDREN)))
+        self._add(*self.store.all_keys())
 
     async def again(self) -> None:
         """Compare everything with the lists, and let every object have a pass."""
         for kind in WATCHED:
-            raws, version = await self._list(kind)
-            if missed := self.store.behind(kind.name, raws):
-                await asyncio.sleep(self.patience_seconds)
-                missed = self.store.behind(kind.name, raws)
-            if missed:
-                log.error("the watch is dead", extra={"kind": kind.name, "missed": missed})
-                self.metrics.watch_missed.labels(kind.name).inc(missed)
-                self.dead.add(kind.name)
-            self._take(kind, raws, version)
+            await self._compare(kind)
         for kind in CHILDREN:
-            raws, version = await self._list(kind)
-            self._take(kind, raws, version)
+            await self._take_all(kind)
         self.store.certificates.clear()  # every Secret is read again, once
         self.store.forget_strangers()
-        for key in self.store.all_keys():
+        self._add(*self.store.all_keys())
+
+    async def _take_all(self, kind: Kind) -> None:
+        accept = METADATA if kind in CHILDREN else JSON
+        self._add(*await self._walk(kind, accept, lambda page: self._add(*self.store.listed(kind.name, page))))
+
+    async def _compare(self, kind: Kind) -> None:
+        late: list[Raw] = []
+        gone = await self._walk(kind, JSON, lambda page: late.extend(self.store.late(kind.name, page)))
+        if late:
+            await asyncio.sleep(self.patience_seconds)
+        if missed := self.store.late(kind.name, late):
+            log.error("the watch is dead", extra={"kind": kind.name, "missed": len(missed)})
+            self.metrics.watch_missed.labels(kind.name).inc(len(missed))
+            self.dead.add(kind.name)
+        self._add(*gone, *self.store.listed(kind.name, late))
+
+    def _add(self, *keys: Key) -> None:
+        for key in keys:
             self.add(key)
 
-    def _take(self, kind: Kind, raws: list[Raw], version: int) -> None:
-        for key in self.store.replace(kind.name, raws, version):
-            self.add(key)
+    async def _walk(self, kind: Kind, accept: str, each: Callable[[list[Raw]], None]) -> tuple[Key, ...]:
+        """Every page of every namespace that we look after goes to `each`, and what the pages lack leaves the store.
 
-    async def _list(self, kind: Kind) -> tuple[list[Raw], int]:
-        """All objects of a kind that may concern us, over all namespaces that we look after."""
-        labels = (
-            None
-            if kind in (names.FEDERATED_JOB, names.FEDERATED_SITE, names.SITE_JOB, names.SITE_POLICY)
-            else _LABELLED
-        )
-        places = sorted({self.settings.namespace, *self.settings.namespaces}) if self.settings.namespaces else [""]
+        Returns the passes that this concerns. Raises ApiError if the API server refuses.
+        """
+        spaces = sorted({self.settings.namespace, *self.settings.namespaces}) if self.settings.namespaces else [""]
         if kind is names.FEDERATED_SITE:
-            places = [self.settings.namespace]
-        pages = [await self._pages(kind, place, labels) for place in places]
-        return [raw for raws, _ in pages for raw in raws], min(version for _, version in pages)
+            spaces = [self.settings.namespace]
+        lists = [await self._patiently(kind, space, accept, each) for space in spaces]
+        there = {place for places, _ in lists for place in places}
+        return self.store.keep(kind.name, there, min(version for _, version in lists))
 
-    async def _pages(self, kind: Kind, place: str, labels: dict[str, str] | None) -> tuple[list[Raw], int]:
-        """A list, tried a few times. Raises ApiError."""
-        for _ in range(_TRIES):
+    async def _patiently(
+        self, kind: Kind, space: str, accept: str, each: Callable[[list[Raw]], None]
+    ) -> tuple[set[Place], int]:
+        """All pages, tried until the API server gives them: where everything is, and the version of the list."""
+        labels = None if kind.group == names.GROUP else _LABELLED
+        for number in itertools.count():
+            places: set[Place] = set()
+            version = 0
             try:
-                return await self.cluster.list(kind, place, labels)
+                async for page, of_list in self.cluster.pages(kind, space, labels, accept=accept):
+                    version = of_list
+                    each(page)
+                    places.update(place_of(kind.name, raw) for raw in page)
+                return places, version
             except ApiError as e:
                 if e.refused:
                     raise
-                log.warning("a list failed; once more", extra={"kind": kind.name, "error": str(e)})
-                await asyncio.sleep(max(e.retry_after, 1.0))
-        return await self.cluster.list(kind, place, labels)
+                delay = max(e.retry_after, min(2.0**number, _LONGEST_SECONDS))
+                log.warning("a list failed; once more", extra={"kind": kind.name, "error": str(e), "seconds": delay})
+                await asyncio.sleep(delay)
+        raise AssertionError("unreachable")

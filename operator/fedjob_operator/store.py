@@ -1,11 +1,12 @@
 """What was last seen of every object that concerns us: lists and watch events in, snapshots out.
 
-Objects are kept as JSON text, a third of what the dictionaries would take, and parsed when a pass looks at them. Of children that
-no decision looks into only the metadata is kept. An older version never replaces a newer one, so the answer to our own write
-and the watch event that echoes it may come in any order.
+Of each object only that is kept which decisions look at. Jobs, pods and children are read into small records when they are seen;
+our own resources, which decisions see whole, are kept as JSON text, a third of what the dictionaries would take, and parsed when a
+pass looks at them. Objects are filed by the pass that they belong to, so a snapshot touches no other site's.
 
-A watch may miss a deletion: kopf keeps no list to compare with. So every kind is listed again now and then, and what the list
-lacks is gone (`replace`). Nothing here is ever taken as proof that something does not exist: see `reconcile`.
+An older version never replaces a newer one, so the answer to our own write and the watch event that echoes it may come in any
+order. A watch may miss a deletion: kopf keeps no list to compare with. So every kind is listed again now and then, and what the
+list lacks is gone (`keep`). Nothing here is ever taken as proof that something does not exist: see `reconcile`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ from __future__ import annotations
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from . import names
 from .observed import (
+    BatchJob,
     Certificate,
     Child,
     Observed,
     ObservedSite,
+    Pod,
     Raw,
+    Site,
+    SiteJob,
     label,
     owner_uid,
     read_job,
@@ -35,9 +40,15 @@ from .routes import Key, keys
 from .settings import HUB, SITE
 
 Place = tuple[str, str, str]  # kind, namespace, name
+File = tuple[str, str, str]  # UID of the FederatedJob, role, site; for SiteJobs the role is _ASSIGNED
+Record = BatchJob | Pod | Site | SiteJob
 
+_ASSIGNED = "assigned"
 _WHOLE = frozenset({names.FEDERATED_JOB.name, names.FEDERATED_SITE.name, names.SITE_JOB.name, names.SITE_POLICY.name})
 _STATUS = frozenset({names.JOB.name, names.POD.name})
+_READERS: dict[str, Callable[[Raw], Record]] = {
+    names.JOB.name: read_job, names.POD.name: read_pod, names.FEDERATED_SITE.name: read_site, names.SITE_JOB.name: read_site_job,
+}  # fmt: skip
 CHILDREN = (
     names.SERVICE, names.CONFIG_MAP, names.VOLUME_CLAIM, names.DISRUPTION_BUDGET, names.NETWORK_POLICY,
 )  # fmt: skip
@@ -46,16 +57,34 @@ WATCHED = (
 )  # fmt: skip
 POLICY_NAME = "default"
 
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """An object as it was last seen. text: all of it, of our own resources; record: what decisions look at, of some kinds.
+
+    written: a digest of who has written what of it, but for its status; of children only.
+    """
+
+    version: int
+    uid: str
+    owner: str
+    digest: str
+    written: str
+    file: File | None
+    keys: tuple[Key, ...]
+    text: bytes
+    record: Record | None
+
 
 @dataclass
 class Store:
     """Everything seen. `drifted`: children that changed though we did not write them."""
 
-    _objects: dict[Place, bytes] = field(default_factory=dict)
+    _objects: dict[Place, _Seen] = field(default_factory=dict)
     _of_kind: defaultdict[str, set[Place]] = field(default_factory=lambda: defaultdict(set))
-    _versions: dict[Place, int] = field(default_factory=dict)
-    _by_job: defaultdict[str, set[Place]] = field(default_factory=lambda: defaultdict(set))
-    _uid_of: dict[Place, str] = field(default_factory=dict)
+    _files: defaultdict[File, set[Place]] = field(default_factory=lambda: defaultdict(set))
     _drifted: set[Place] = field(default_factory=set)
     _strangers: dict[Key, Child] = field(default_factory=dict)
     certificates: dict[tuple[str, str], Certificate] = field(default_factory=dict)
@@ -65,50 +94,52 @@ class Store:
 
     def see(self, kind: str, raw: Raw) -> tuple[Key, ...]:
         """An object as it is now; returns the passes that it concerns, none if this is no news."""
-        place = _place(kind, raw)
+        place = place_of(kind, raw)
         version = int(raw["metadata"].get("resourceVersion") or 0)
-        if version <= self._versions.get(place, -1):
+        if version <= self._version(place):
             return ()
-        self._put(place, raw, version)
-        return self._concerned(kind, raw)
+        return self._concerned(place, self._put(place, raw, version))
 
     def wrote(self, kind: str, raw: Raw) -> tuple[Key, ...]:
         """The API server's answer to our own write: nothing has drifted. The watch's echo of it will be no news any more."""
-        self._drifted.discard(_place(kind, raw))
+        self._drifted.discard(place_of(kind, raw))
         return self.see(kind, raw)
 
     def gone(self, kind: str, raw: Raw) -> tuple[Key, ...]:
         """An object was deleted; returns the passes that this concerns."""
-        place = _place(kind, raw)
-        if self._uid(place) not in ("", raw["metadata"]["uid"]):
+        place = place_of(kind, raw)
+        seen = self._objects.get(place)
+        if seen is None:
+            return keys(kind, raw)
+        if seen.uid != raw["metadata"]["uid"]:
             return ()  # another one of this name is there by now
         self._drop(place)
-        return self._concerned(kind, raw)
+        return self._concerned(place, seen)
 
-    def replace(self, kind: str, raws: Iterable[Raw], version: int) -> tuple[Key, ...]:
-        """A complete list of one kind; returns the passes that something new, changed or missing concerns.
-
-        version: of the list. What is newer than that may be missing in the list and is not gone.
-        """
+    def listed(self, kind: str, raws: Iterable[Raw]) -> tuple[Key, ...]:
+        """A page of a list of one kind; returns the passes that something new or changed concerns."""
         found: list[Key] = []
-        listed = set()
         for raw in raws:
-            place = _place(kind, raw)
-            listed.add(place)
-            known = self._versions.get(place)
+            place = place_of(kind, raw)
+            known = self._objects.get(place)
             news = self.see(kind, raw)
-            if news and known is not None and kind not in _WHOLE | _STATUS:
+            if news and known is not None and known.written != self._objects[place].written:
                 self._drifted.add(place)
             found += news
-        for place in [p for p in self._of_kind[kind] - listed if self._versions[p] <= version]:
-            raw = self._parse(place)
-            self._drop(place)
-            found += self._concerned(kind, raw)
         return tuple(found)
 
-    def behind(self, kind: str, raws: Iterable[Raw]) -> int:
-        """How many objects of a list are newer than what was seen of them."""
-        return sum(int(raw["metadata"]["resourceVersion"]) > self._versions.get(_place(kind, raw), -1) for raw in raws)
+    def keep(self, kind: str, listed: set[Place], version: int) -> tuple[Key, ...]:
+        """What a complete list lacks is gone, unless it is newer than the list; returns the passes that this concerns."""
+        found: list[Key] = []
+        for place in [p for p in self._of_kind[kind] - listed if self._objects[p].version <= version]:
+            seen = self._objects[place]
+            self._drop(place)
+            found += self._concerned(place, seen)
+        return tuple(found)
+
+    def late(self, kind: str, raws: Iterable[Raw]) -> list[Raw]:
+        """Those of a list that are newer than what was seen of them."""
+        return [raw for raw in raws if int(raw["metadata"]["resourceVersion"]) > self._version(place_of(kind, raw))]
 
     def stranger(self, key: Key, kind: str, raw: Raw) -> None:
         """An object that the key needs the name of belongs to somebody else."""
@@ -128,26 +159,21 @@ class Store:
             return None
         raw = self._parse(place)
         uid = raw["metadata"]["uid"]
-        mine = [self._parse(p) for p in sorted(self._by_job[uid])]
-        server = [
-            r
-            for r in mine
-            if label(r, names.ROLE_LABEL) == names.SERVER and r["metadata"]["namespace"] == key.namespace
-        ]
+        server = [p for p in sorted(self._files.get((uid, names.SERVER, ""), ())) if p[1] == key.namespace]
+        assigned = sorted(self._files.get((uid, _ASSIGNED, ""), ()))
         wanted = {site["name"] for site in (raw.get("spec") or {}).get("sites") or ()}
-        sites = [read_site(self._parse(p)) for p in self._of_kind[names.FEDERATED_SITE.name] if p[2] in wanted]
+        sites = self._records(Site, (p for p in self._of_kind[names.FEDERATED_SITE.name] if p[2] in wanted))
         stranger = self._strangers.get(key)
         return Observed(
             job=raw,
-            server_jobs=tuple(read_job(r) for r in server if r["kind"] == names.JOB.name),
-            pods=tuple(read_pod(r) for r in server if r["kind"] == names.POD.name),
+            server_jobs=self._records(BatchJob, server),
+            pods=self._records(Pod, server),
             sites={site.name: site for site in sites},
-            site_jobs=tuple(read_site_job(r) for r in mine if r["kind"] == names.SITE_JOB.name),
-            children=(*self._children([*server, *(r for r in mine if r["kind"] == names.SITE_JOB.name)], uid),
-                      *((stranger,) if stranger else ())),
+            site_jobs=self._records(SiteJob, assigned),
+            children=(*self._children([*server, *assigned], uid), *((stranger,) if stranger else ())),
             certificate=self.certificates.get((key.namespace, names.base(key.name, uid))),
             trouble=self.trouble.get(key, ""),
-        )  # fmt: skip
+        )
 
     def site_job(self, key: Key) -> ObservedSite | None:
         """Everything about a SiteJob, None if there is none."""
@@ -155,18 +181,14 @@ class Store:
         if place not in self._objects:
             return None
         raw = self._parse(place)
-        job, site = raw["spec"]["job"], raw["spec"]["site"]
-        places = sorted(p for p in self._by_job[job["uid"]] if p[1] == key.namespace and p[0] != names.SITE_JOB.name)
-        mine = [
-            r for r in map(self._parse, places)
-            if label(r, names.ROLE_LABEL) == names.CLIENT and label(r, names.SITE_LABEL) == site
-        ]  # fmt: skip
+        file = (raw["spec"]["job"]["uid"], names.CLIENT, raw["spec"]["site"])
+        mine = [p for p in sorted(self._files.get(file, ())) if p[1] == key.namespace]
         policy = (names.SITE_POLICY.name, key.namespace, POLICY_NAME)
         return ObservedSite(
             site_job=raw,
             policy=self._parse(policy) if policy in self._objects else None,
-            jobs=tuple(read_job(r) for r in mine if r["kind"] == names.JOB.name),
-            pods=tuple(read_pod(r) for r in mine if r["kind"] == names.POD.name),
+            jobs=self._records(BatchJob, mine),
+            pods=self._records(Pod, mine),
             children=self._children(mine, raw["metadata"]["uid"]),
             certificate=self.certificates.get((key.namespace, key.name)),
             trouble=self.trouble.get(key, ""),
@@ -178,7 +200,7 @@ class Store:
         return [Key(controller, p[1], p[2]) for kind, controller in controllers.items() for p in self._of_kind[kind]]
 
     def raws(self, kind: str) -> Iterator[Raw]:
-        """Every object of a kind."""
+        """Every object of one of our own kinds."""
         return (self._parse(place) for place in list(self._of_kind[kind]))
 
     def sizes(self) -> dict[str, int]:
@@ -187,73 +209,99 @@ class Store:
 
     # ------------------------------------------------------------------------------------------- within
 
-    def _children(self, raws: Iterable[Raw], uid: str) -> tuple[Child, ...]:
+    def _records(self, kind: type[R], places: Iterable[Place]) -> tuple[R, ...]:
+        found = (self._objects[place].record for place in places)
+        return tuple(record for record in found if isinstance(record, kind))
+
+    def _children(self, places: Iterable[Place], uid: str) -> tuple[Child, ...]:
         return tuple(
-            Child(
-                kind=raw["kind"],
-                namespace=raw["metadata"]["namespace"],
-                name=raw["metadata"]["name"],
-                uid=raw["metadata"]["uid"],
-                digest=(raw["metadata"].get("annotations") or {}).get(names.HASH_ANNOTATION, ""),
-                owned=owner_uid(raw) in (uid, ""),
-                drifted=_place(raw["kind"], raw) in self._drifted,
-            )
-            for raw in raws
-            if raw["kind"] not in _STATUS
+            Child(*place, seen.uid, seen.digest, owned=seen.owner in (uid, ""), drifted=place in self._drifted)
+            for place in places
+            if place[0] not in _STATUS and (seen := self._objects[place])
         )
 
-    def _concerned(self, kind: str, raw: Raw) -> tuple[Key, ...]:
+    def _concerned(self, place: Place, seen: _Seen) -> tuple[Key, ...]:
+        kind, namespace, name = place
         if kind == names.FEDERATED_SITE.name:
-            name = raw["metadata"]["name"]
             jobs = (
                 r for r in self.raws(names.FEDERATED_JOB.name) if any(s["name"] == name for s in r["spec"]["sites"])
             )
             return tuple(key for job in jobs for key in keys(names.FEDERATED_JOB.name, job))
         if kind == names.SITE_POLICY.name:
-            namespace = raw["metadata"]["namespace"]
             return tuple(Key(SITE, p[1], p[2]) for p in self._of_kind[names.SITE_JOB.name] if p[1] == namespace)
-        return keys(kind, raw)
+        return seen.keys
 
-    def _put(self, place: Place, raw: Raw, version: int) -> None:
-        self._objects[place] = zlib.compress(json.dumps(_pruned(place[0], raw), separators=(",", ":")).encode(), 1)
-        self._versions[place] = version
-        self._of_kind[place[0]].add(place)
-        uid = label(raw, names.UID_LABEL)
-        if uid:
-            self._by_job[uid].add(place)
-            self._uid_of[place] = uid
+    def _put(self, place: Place, raw: Raw, version: int) -> _Seen:
+        kind, metadata, reader = place[0], raw["metadata"], _READERS.get(place[0])
+        seen = _Seen(
+            version=version,
+            uid=metadata["uid"],
+            owner=owner_uid(raw),
+            digest=(metadata.get("annotations") or {}).get(names.HASH_ANNOTATION, ""),
+            written=_written(raw) if kind not in _WHOLE | _STATUS else "",
+            file=_file(kind, raw),
+            keys=keys(kind, raw) if kind not in (names.FEDERATED_SITE.name, names.SITE_POLICY.name) else (),
+            text=_text(kind, raw) if kind in _WHOLE else b"",
+            record=reader(raw) if reader is not None else None,
+        )
+        old = self._objects.get(place)
+        if old is not None and old.file is not None:
+            self._take_out(place, old.file)
+        self._objects[place] = seen
+        self._of_kind[kind].add(place)
+        if seen.file is not None:
+            self._files[seen.file].add(place)
+        return seen
 
     def _drop(self, place: Place) -> None:
-        self._objects.pop(place, None)
-        self._versions.pop(place, None)
+        seen = self._objects.pop(place, None)
         self._of_kind[place[0]].discard(place)
         self._drifted.discard(place)
-        uid = self._uid_of.pop(place, "")
-        if uid and place in self._by_job.get(uid, ()):
-            self._by_job[uid].discard(place)
-            if not self._by_job[uid]:
-                del self._by_job[uid]
+        if seen is not None and seen.file is not None:
+            self._take_out(place, seen.file)
+
+    def _take_out(self, place: Place, file: File) -> None:
+        self._files[file].discard(place)
+        if not self._files[file]:
+            del self._files[file]
 
     def _parse(self, place: Place) -> Raw:
-        found: Raw = json.loads(zlib.decompress(self._objects[place]))
+        found: Raw = json.loads(zlib.decompress(self._objects[place].text))
         return found
 
-    def _uid(self, place: Place) -> str:
-        return str(self._parse(place)["metadata"]["uid"]) if place in self._objects else ""
+    def _version(self, place: Place) -> int:
+        seen = self._objects.get(place)
+        return -1 if seen is None else seen.version
 
 
-def _place(kind: str, raw: Raw) -> Place:
+def place_of(kind: str, raw: Raw) -> Place:
+    """Where an object is, as the store files it."""
     return kind, raw["metadata"].get("namespace", ""), raw["metadata"]["name"]
 
 
-def _pruned(kind: str, raw: Raw) -> dict[str, Any]:
-    """What decisions look at: not who wrote which field, not what we wrote ourselves."""
+def _file(kind: str, raw: Raw) -> File | None:
+    """Where an object belongs; None if to no job of ours."""
+    uid = label(raw, names.UID_LABEL)
+    if not uid:
+        return None
+    if kind == names.SITE_JOB.name:
+        return uid, _ASSIGNED, ""
+    return uid, label(raw, names.ROLE_LABEL), label(raw, names.SITE_LABEL)
+
+
+def _written(raw: Raw) -> str:
+    """The API server's record of who has written which fields, and when: a change of it that is not of the status is a drift."""
+    entries = raw["metadata"].get("managedFields") or ()
+    return names.digest(
+        json.dumps([entry for entry in entries if entry.get("subresource") != "status"], sort_keys=True)
+    )
+
+
+def _text(kind: str, raw: Raw) -> bytes:
+    """The whole object, but not who wrote which field."""
     metadata = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
-    kept: dict[str, Any] = {"apiVersion": raw.get("apiVersion"), "kind": kind, "metadata": metadata}
-    spec = raw.get("spec") or {}
-    if kind in _WHOLE:
-        kept["spec"], kept["status"] = spec, raw.get("status") or {}
-    elif kind in _STATUS:
-        kept["spec"] = {key: spec[key] for key in ("suspend", "nodeName") if key in spec}
-        kept["status"] = raw.get("status") or {}
-    return kept
+    kept = {
+        "apiVersion": raw.get("apiVersion"), "kind": kind, "metadata": metadata,
+        "spec": raw.get("spec") or {}, "status": raw.get("status") or {},
+    }  # fmt: skip
+    return zlib.compress(json.dumps(kept, separators=(",", ":")).encode(), 1)

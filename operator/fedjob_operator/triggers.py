@@ -10,10 +10,13 @@ the process's signals if it is given the main thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import kopf
 
 from . import names
@@ -21,6 +24,10 @@ from .names import Kind
 from .settings import Settings
 from .store import WATCHED
 
+log = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 1.0  # between two watches of one kind, at least
+_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before kopf is started again
 OURS = f"{names.MANAGED_BY}={names.MANAGER}"
 
 Tell = Callable[[Kind, str, Any], None]  # kind, type of the event, object
@@ -31,8 +38,9 @@ def registry(tell: Tell) -> kopf.OperatorRegistry:
     found = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=found)
-    def login(**arguments: Any) -> Any:
-        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+    async def login(**arguments: Any) -> kopf.AiohttpSession | None:
+        info = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+        return None if info is None else _session(info)
 
     for kind in WATCHED:
         _register(found, kind, tell)
@@ -45,6 +53,41 @@ def _register(found: kopf.OperatorRegistry, kind: Kind, tell: Tell) -> None:
         tell(kind, event["type"] or "", event["object"])
 
 
+def _session(info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """Connections of our own making, so that they keep the pace."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers=info.as_http_headers(),
+        proxy=info.proxy_url,
+        trust_env=info.trust_env,
+        middlewares=(Pace(),),
+    )
+    return kopf.AiohttpSession(
+        server=info.server,
+        default_namespace=info.default_namespace,
+        expiration=info.expiration,
+        aiohttp_session=session,
+    )
+
+
+@dataclass
+class Pace:
+    """A watch is asked for once a second at most: kopf asks again at once, without end, when an answer is cut short."""
+
+    _next: dict[str, float] = field(default_factory=dict)
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """A middleware of aiohttp."""
+        if "watch" in request.url.query:
+            now, path = asyncio.get_running_loop().time(), request.url.path
+            due = max(self._next.get(path, 0.0), now)
+            self._next[path] = due + _WATCH_SECONDS
+            await asyncio.sleep(due - now)
+        return await handler(request)
+
+
 def settings() -> kopf.OperatorSettings:
     """kopf with everything off that writes, scans or waits for long."""
     s = kopf.OperatorSettings()
@@ -54,10 +97,11 @@ def settings() -> kopf.OperatorSettings:
     s.watching.server_timeout = 300
     s.watching.connect_timeout = 10
     s.watching.inactivity_timeout = 70
-    s.watching.reconnect_backoff = 0.5
+    s.watching.reconnect_backoff = _WATCH_SECONDS
+    s.watching.chunk_size = 200
     s.networking.request_timeout = 30
     s.networking.connect_timeout = 5
-    s.networking.error_backoffs = [0.5, 1, 2, 4, 8]
+    s.networking.error_backoffs = [1, 2, 4, 8]
     s.networking.enforce_retry_after = True
     s.queueing.error_delays = [1, 2, 5, 10, 30]
     s.persistence.finalizer = f"{names.GROUP}/never-used"  # should kopf ever add one, it names us
@@ -68,14 +112,34 @@ def settings() -> kopf.OperatorSettings:
     return s
 
 
-async def watch(own: Settings, tell: Tell) -> None:
-    """Watch until cancelled. tell: called on this event loop, for each event in turn. Raises if kopf cannot go on."""
+async def watch(own: Settings, tell: Tell, restarted: Callable[[], None]) -> None:
+    """Watch until cancelled. tell: called on this event loop, for each event in turn; restarted: when kopf begins anew.
+
+    kopf ends for good on much that passes by itself: a run of 5xx answers, an event that is cut in half, an error within a stream, a
+    credential refused once. It holds nothing that a list does not give back, so it is started again, after a pause.
+    """
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
+    pauses = iter(_PAUSES)
+    while True:
+        began = loop.time()
+        why = await _until_it_ends(own, tell)
+        if loop.time() - began > _PAUSES[-1]:
+            pauses = iter(_PAUSES)
+        pause = next(pauses, _PAUSES[-1])
+        log.error("the watches have ended; they begin again", extra={"error": repr(why), "seconds": pause})
+        restarted()
+        await asyncio.sleep(pause)
+
+
+async def _until_it_ends(own: Settings, tell: Tell) -> BaseException:
+    """One life of kopf; returns why it has ended."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[BaseException] = loop.create_future()
     stop = threading.Event()
 
     def hand_over(kind: Kind, what: str, raw: Any) -> None:
-        loop.call_soon_threadsafe(tell, kind, what, raw)
+        if not stop.is_set():
+            loop.call_soon_threadsafe(tell, kind, what, raw)
 
     def run() -> None:
         try:
@@ -84,11 +148,11 @@ async def watch(own: Settings, tell: Tell) -> None:
         except BaseException as e:  # noqa: BLE001 - the top of a thread
             why = e
         if not stop.is_set():
-            loop.call_soon_threadsafe(ended.set_exception, why)
+            loop.call_soon_threadsafe(ended.set_result, why)
 
     threading.Thread(target=run, name="kopf", daemon=True).start()
     try:
-        await ended
+        return await ended
     finally:
         stop.set()
 

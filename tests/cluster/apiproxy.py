@@ -13,7 +13,7 @@ import contextlib
 import json
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -75,7 +75,24 @@ class Truncate:
     size: int
 
 
-Fault = Answer | Cut | Delay | Truncate
+@dataclass(frozen=True)
+class Silence:
+    """Pass the call on, and nothing after this many bytes of the answer: the connection stays open."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Says:
+    """Answer a watch with these lines, and end it in good form. What stands there need not be whole."""
+
+    text: str
+
+
+GONE = Says('{"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}}\n')
+HALF_A_LINE = Says('{"type": "MODIFIED", "object": {"apiVersion": "v1", "kind": "Pod", "metad')
+
+Fault = Answer | Cut | Delay | Truncate | Silence | Says
 Judge = Callable[[Call], Fault | None]
 
 
@@ -105,6 +122,15 @@ class ApiProxy:
         """Close every connection that is open now, watches included."""
         self._loop.call_soon_threadsafe(self._cancel_all)
 
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """Inside the block nobody listens: connections are refused, and those that were open are closed."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_START_SECONDS)
+        try:
+            yield
+        finally:
+            asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(_START_SECONDS)
+
     def __enter__(self) -> Self:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(_START_SECONDS)
@@ -119,7 +145,9 @@ class ApiProxy:
         self._loop.close()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._identity, limit=_MAX_HEAD)
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self._port, ssl=self._identity, limit=_MAX_HEAD
+        )
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
@@ -159,7 +187,11 @@ class ApiProxy:
         self.calls.append(call)
         fault = self.judge(call)
         if isinstance(fault, Answer):
-            writer.write(_made_up(fault))
+            writer.write(_made_up(fault.code, fault.reason, _status(fault), fault.retry_after))
+            await writer.drain()
+            return True
+        if isinstance(fault, Says):
+            writer.write(_made_up(200, "OK", fault.text))
             await writer.drain()
             return True
         if isinstance(fault, Cut) and not fault.delivered:
@@ -173,13 +205,15 @@ class ApiProxy:
         upstream, sink = await asyncio.open_connection("127.0.0.1", self._upstream, ssl=self._trust)
         try:
             sink.write(_closing(head) + body)
-            left = fault.size if isinstance(fault, Truncate) else None
+            left = fault.size if isinstance(fault, Truncate | Silence) else None
             while block := await upstream.read(_BLOCK if left is None else min(left, _BLOCK)):
                 if isinstance(fault, Cut):
                     return  # the answer has begun, so the API server has acted
                 writer.write(block)
                 await writer.drain()
                 left = None if left is None else left - len(block)
+            if isinstance(fault, Silence):
+                await asyncio.Event().wait()  # until the test closes it
         finally:
             sink.transport.abort()
         await _flush(writer)
@@ -208,7 +242,7 @@ def _closing(head: bytes) -> bytes:
     return b"\r\n".join([first, *kept, b"Connection: close", b"", b""])
 
 
-def _made_up(answer: Answer) -> bytes:
+def _status(answer: Answer) -> str:
     status = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -217,12 +251,12 @@ def _made_up(answer: Answer) -> bytes:
         "reason": answer.reason,
         "message": "made up by a test",
     }
-    body = json.dumps(status).encode()
-    lines = [
-        f"HTTP/1.1 {answer.code} {answer.reason}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-    ]
-    if answer.retry_after is not None:
-        lines.append(f"Retry-After: {answer.retry_after}")
+    return json.dumps(status)
+
+
+def _made_up(code: int, reason: str, text: str, retry_after: int | None = None) -> bytes:
+    body = text.encode()
+    lines = [f"HTTP/1.1 {code} {reason}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    if retry_after is not None:
+        lines.append(f"Retry-After: {retry_after}")
     return "\r\n".join([*lines, "", ""]).encode() + body

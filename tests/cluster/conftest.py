@@ -27,7 +27,11 @@ DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs binaries that are not there; with ONLY=O4,O6 leave out what belongs to no measure named."""
+    """Skip what needs binaries that are not there.
+
+    With ONLY=O4,O6 what belongs to no measure named is left out; without FULL=1 what takes long: each has a shorter form.
+    """
+    full = bool(os.environ.get("FULL"))
     wanted = {name for name in os.environ.get("ONLY", "").split(",") if name}
     missing = not (os.environ.get(BINARIES) and shutil.which("etcd"))
     why = pytest.mark.skip(reason=f"needs etcd and {BINARIES}=$(hack/control-plane), as make e2e sets it")
@@ -37,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.user_properties += [("measure", name) for name in names]
         if missing:
             item.add_marker(why)
-        if wanted and not wanted & names:
+        if (wanted and not wanted & names) or (not full and item.get_closest_marker("full")):
             items.remove(item)
             config.hook.pytest_deselected(items=[item])
 

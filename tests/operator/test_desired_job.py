@@ -358,8 +358,10 @@ def test_a_removed_child_is_made_again_and_a_changed_one_is_mended(world: Any) -
     services = [place for place in world.objects if place[0] == names.SERVICE.name]
     world.remove(services[0])
     raw = world.objects[next(place for place in world.objects if place[0] == names.NETWORK_POLICY.name)]
-    raw = {**raw, "metadata": {**raw["metadata"], "resourceVersion": str(world.version + 1)}, "spec": {}}
-    world.store.replace(names.NETWORK_POLICY.name, [raw], world.version + 1)
+    by_hand = {"manager": "kubectl-edit", "operation": "Update", "time": "2030-01-01T00:00:00Z"}
+    metadata = {**raw["metadata"], "resourceVersion": str(world.version + 1), "managedFields": [by_hand]}
+    raw = {**raw, "metadata": metadata, "spec": {}}
+    world.store.listed(names.NETWORK_POLICY.name, [raw])
     world.writes.clear()
     world.settle()
     assert world.writes.count("apply Service") == 1

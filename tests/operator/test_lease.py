@@ -140,3 +140,37 @@ def test_a_short_absence_of_the_api_server_is_survived_and_a_long_one_is_not() -
     clock.now += 1.0
     with pytest.raises(LeadershipLost):
         first.check()
+
+
+def test_a_renewal_whose_answer_was_lost_is_no_loss() -> None:
+    server, clock = _Server(), _Clock()
+    first = replica(server, clock, "one")
+    attempt(first)
+    server.version += 1  # it was written, and the writer never heard of it
+    assert server.lease is not None
+    server.lease["metadata"]["resourceVersion"] = str(server.version)
+    clock.now += 2.0
+    assert attempt(first)
+    assert first.leading
+
+
+def test_a_holder_that_finds_another_ones_record_leads_no_more() -> None:
+    server, clock = _Server(), _Clock()
+    first, second = replica(server, clock, "one"), replica(server, clock, "two")
+    attempt(first)
+    attempt(second)
+    clock.now += 10.1
+    assert attempt(second)
+    assert not attempt(first)
+    assert not first.leading
+
+
+def test_the_next_try_comes_when_the_holders_time_is_over() -> None:
+    server, clock = _Server(), _Clock()
+    first, second = replica(server, clock, "one"), replica(server, clock, "two")
+    attempt(first)
+    attempt(second)
+    clock.now += 9.5
+    assert 0.5 < second._pause() < 0.6
+    clock.now += 1.0
+    assert second._pause() == second.period

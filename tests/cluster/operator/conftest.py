@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
-import urllib.request
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import yaml
 
 from cluster.controlplane import ADMIN, OPERATOR, ControlPlane, free_port
 from cluster.kube import PATIENCE_SECONDS, Kube, until
+from cluster.replica import Kept, Operator, begin
 from fedjob_operator import names
 
 ROOT = Path(__file__).parents[3]
@@ -42,37 +41,6 @@ def rights(request: pytest.FixtureRequest) -> None:
         admin.call("POST", f"{place}/{kind.lower()}bindings", body)
 
 
-def _text(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return str(answer.read().decode())
-
-
-@dataclass
-class Operator:
-    """One replica as a process, with the operator's own rights."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    metrics: int
-    reports: int
-
-    def kill(self) -> None:
-        """At once, as a lost node would."""
-        self.process.kill()
-        self.process.wait(10)
-
-    def stop(self) -> int:
-        """Politely; returns the exit code."""
-        self.process.terminate()
-        return self.process.wait(30)
-
-    def scrape(self) -> str:
-        """Its metrics, "" while it does not answer."""
-        with contextlib.suppress(OSError):
-            return _text(f"http://127.0.0.1:{self.metrics}/metrics")
-        return ""
-
-
 @pytest.fixture
 def start_operator(plane: ControlPlane, tmp_path: Path) -> Iterator[Callable[..., Operator]]:
     """Starts replicas; what still runs at the end of the test is killed."""
@@ -80,23 +48,36 @@ def start_operator(plane: ControlPlane, tmp_path: Path) -> Iterator[Callable[...
 
     def start(*more: str, url: str = "", identity: str = "replica-1") -> Operator:
         metrics, reports = free_port(), free_port()
-        log = tmp_path / f"operator-{len(started)}.log"
-        command = [
-            sys.executable, "-m", "fedjob_operator", "--namespace", SYSTEM, "--identity", identity, "--lease-seconds", "4",
-            "--runtime-image", "example/runtime:1", "--kubeconfig", str(plane.kubeconfig(OPERATOR, url)),
-            "--hub-url", f"https://127.0.0.1:{reports}", "--hub-name", "hub.test",
-            "--metrics-port", str(metrics), "--reports-port", str(reports), *more,
+        arguments = [
+            "--namespace", SYSTEM, "--identity", identity, "--lease-seconds", "4", "--runtime-image", "example/runtime:1",
+            "--hub-url", f"https://127.0.0.1:{reports}", "--hub-name", "hub.test", *more,
         ]  # fmt: skip
-        environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig(OPERATOR, url))}
-        with log.open("wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-        started.append(Operator(process, log, metrics, reports))
+        log = tmp_path / f"operator-{len(started)}.log"
+        started.append(begin(arguments, plane.kubeconfig(OPERATOR, url), log, metrics, reports))
         return started[-1]
 
     yield start
     for operator in started:
-        if operator.process.poll() is None:
+        if operator.alive:
             operator.kill()
+
+
+@pytest.fixture
+def keep_operator(start_operator: Callable[..., Operator]) -> Iterator[Callable[..., Kept]]:
+    """Starts a replica and keeps it running."""
+    kept: list[tuple[Kept, threading.Thread]] = []
+
+    def keep(*more: str, **options: Any) -> Kept:
+        replica = Kept(lambda: start_operator(*more, **options))
+        thread = threading.Thread(target=replica.run, daemon=True)
+        thread.start()
+        kept.append((replica, thread))
+        return replica
+
+    yield keep
+    for replica, thread in kept:
+        replica.stop()
+        thread.join(10)
 
 
 @pytest.fixture
@@ -133,9 +114,26 @@ class Kubelet:
         """Wait for `count` live pods of a role, and let them run."""
         pods = until(f"{count} {role} pods", lambda: len(found := self.live(role)) >= count and found)
         for pod in pods:
-            conditions = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady", "PodScheduled")]
-            self.write(pod, {"phase": "Running", "conditions": conditions})
+            self.start(pod)
         return list(pods)
+
+    def start(self, pod: Any) -> None:
+        """The pod runs, and is ready."""
+        conditions = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady", "PodScheduled")]
+        self.write(pod, {"phase": "Running", "conditions": conditions})
+
+    def run_all(self, role: str, count: int) -> None:
+        """Let pods of a role run as they come, until `count` of them do."""
+        ran: set[str] = set()
+
+        def all_run() -> bool:
+            for pod in self.live(role):
+                if pod["metadata"]["uid"] not in ran:
+                    self.start(pod)
+                    ran.add(pod["metadata"]["uid"])
+            return len(ran) >= count
+
+        until(f"{count} {role} pods", all_run, 300.0)
 
     def end(self, pod: Any, code: int, words: str = "") -> None:
         """The pod's container ends."""

@@ -1,23 +1,52 @@
-"""Crashes and faults between the operator and the API server: the outcome is that of the undisturbed run."""
+"""Faults between the operator and the API server: the outcome is that of the undisturbed run, and nobody is asked in a loop.
+
+One test throws dice over all faults of calls, one over all faults of watches; with FULL=1 each fault also stands alone. "Nobody is
+asked in a loop" is counted at the proxy: of one call, whatever its answers, at most one a second and a few more.
+"""
 
 from __future__ import annotations
 
 import random
+import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from cluster.apiproxy import Answer, Call, Cut, Fault
-from cluster.kube import PATIENCE_SECONDS
+from cluster.apiproxy import GONE, HALF_A_LINE, Answer, ApiProxy, Call, Cut, Delay, Fault, Says, Silence, Truncate
 from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER
 
+pytestmark = [pytest.mark.measure("O4"), pytest.mark.timeout(600)]
 
-def is_write(call: Call) -> bool:
-    """Whether a call changes something; renewing the Lease does not count."""
-    return call.is_write and "/leases" not in call.path
+PATIENCE = 240.0
+EXPECTED = Counter({
+    "SiteJob": 2, "Job": 3, "Service": 1, "Secret": 3, "PersistentVolumeClaim": 1, "PodDisruptionBudget": 1, "NetworkPolicy": 3,
+})  # fmt: skip
+
+CALLS: dict[str, Fault] = {
+    "429": Answer(429, "TooManyRequests", retry_after=1),
+    "500": Answer(500, "InternalError"),
+    "503": Answer(503, "ServiceUnavailable"),
+    "409": Answer(409, "Conflict"),
+    "reset": Cut(),
+    "answer lost": Cut(delivered=True),
+    "answer cut": Truncate(300),
+    "late": Delay(2.0),
+}
+WATCHES: dict[str, Fault] = {
+    "410": Answer(410, "Expired"),
+    "410 in the stream": GONE,
+    "500": Answer(500, "InternalError"),
+    "500 in the stream": Says(
+        '{"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "etcd is gone"}}\n'
+    ),
+    "half a line": HALF_A_LINE,
+    "cut": Truncate(1500),
+    "reset": Cut(),
+}
 
 
 def children(admin: Any, namespace: str) -> Counter[str]:
@@ -28,82 +57,179 @@ def children(admin: Any, namespace: str) -> Counter[str]:
     return Counter({kind.name: len(admin.list(kind, namespace)) for kind in kinds})
 
 
-EXPECTED = Counter({
-    "SiteJob": 2, "Job": 3, "Service": 1, "Secret": 3, "PersistentVolumeClaim": 1, "PodDisruptionBudget": 1, "NetworkPolicy": 3,
-})  # fmt: skip
+def comes_up(admin: Any, job: Any, kubelet: Any, until: Any) -> None:
+    """The job gets all its children, and runs everywhere."""
+    until("the server's pod", lambda: kubelet.live(SERVER), PATIENCE)
+    kubelet.run(SERVER, 1)
+    job.wait("ServerReady", "True", "Ready", PATIENCE)
+    until("the clients' pods", lambda: len(kubelet.live(CLIENT)) == 2, PATIENCE)
+    kubelet.run(CLIENT, 2)
+    until("all sites to run", lambda: all(s["state"] == "Running" for s in job.status["sites"]), PATIENCE)
+    until("every child", lambda: children(admin, job.namespace) == EXPECTED, PATIENCE)
+    assert (job.status["server"]["run"], job.status["server"]["restarts"], job.status["attempt"]) == (1, 0, 1)
+    assert (len(kubelet.pods(SERVER)), len(kubelet.pods(CLIENT))) == (1, 2)
 
 
-@pytest.mark.measure("O3")
-@pytest.mark.timeout(900)
-def test_an_operator_that_is_killed_after_each_of_its_writes(
-    admin: Any, start_operator: Any, submit: Any, kubelet: Any, proxy: Any, until: Any
-) -> None:
-    """Every process makes one write, and is killed when it begins the next: each pair of writes has a crash between."""
-    job = submit()
-    writes: list[str] = []
-    killed = 0
-    for _ in range(120):
-        mine: list[str] = []
-        running: list[Any] = []
-
-        def judge(call: Call, mine: list[str] = mine, running: list[Any] = running) -> Fault | None:
-            if not is_write(call):
-                return None
-            mine.append(f"{call.method} {call.path}")
-            if len(mine) > 1:
-                running[0].kill()
-                return Cut()
-            return None
-
-        proxy.judge = judge
-        operator = start_operator("--hub-url", "https://hub.test:8443", url=proxy.url)  # the same for all processes
-        running.append(operator)
-        deadline, leads = time.monotonic() + PATIENCE_SECONDS, False
-        while operator.process.poll() is None and time.monotonic() < deadline:
-            if not leads and "fedjob_operator_leader 1.0" in operator.scrape():
-                deadline, leads = (
-                    time.monotonic() + 6.0,
-                    True,
-                )  # nothing written for so long: there is nothing left to write
-            for role, count in ((SERVER, 1), (CLIENT, 2)):
-                if len(kubelet.live(role)) >= count:
-                    kubelet.run(role, count)
-            time.sleep(0.1)
-        writes += mine[:1]
-        if operator.process.poll() is None:
-            operator.kill()
-            if not mine and job.condition("ServerReady") == ("True", "Ready"):
-                break
-        else:
-            killed += 1
-    assert killed > 20
-    assert children(admin, job.namespace) == EXPECTED
-    assert job.status["server"]["run"] == 1
-    assert len(kubelet.pods(SERVER)) == 1
-    assert len(kubelet.pods(CLIENT)) == 2
-    assert all(site["state"] == "Running" for site in job.status["sites"])
+def events_are_few(admin: Any, namespace: str) -> None:
+    """Every event is told once."""
+    told = [
+        (e["involvedObject"]["name"], e["reason"], e["message"])
+        for e in admin.list(names.EVENT, namespace)
+        if e.get("source", {}).get("component") == "fedjob-operator"
+    ]
+    assert len(told) == len(set(told)), told
 
 
-@pytest.mark.measure("O4")
-@pytest.mark.parametrize("fault", [Answer(500)], ids=str)
-def test_faulty_calls_delay_a_job_and_change_nothing(
-    admin: Any, start_operator: Any, submit: Any, kubelet: Any, proxy: Any, until: Any, fault: Fault
-) -> None:
-    """Every fourth call fails, by lot: a fixed step would fall in step with the retries."""
+def loops(calls: list[tuple[float, Call]], window: float = 10.0, spare: int = 6) -> dict[str, int]:
+    """Calls that were made more often than once a second: what, and how often within a window. Reads of many pods are one path."""
+    moments: defaultdict[str, list[float]] = defaultdict(list)
+    for when, call in calls:
+        field = re.search(r"metadata.name%3D([^&]+)", call.query)
+        moments[f"{call.method} {call.path} {field[1] if field else ''} {call.is_watch}"].append(when)
+    most = {
+        what: max(sum(begin <= t < begin + window for t in times) for begin in times) for what, times in moments.items()
+    }
+    return {what: count for what, count in most.items() if count > window + spare}
+
+
+@pytest.fixture
+def timed(proxy: ApiProxy) -> Callable[[Callable[[Call], Fault | None]], list[tuple[float, Call]]]:
+    """Gives the proxy a judge, and returns the list that its calls go to, each with its moment."""
+
+    def judge_by(judge: Callable[[Call], Fault | None]) -> list[tuple[float, Call]]:
+        seen: list[tuple[float, Call]] = []
+
+        def note(call: Call) -> Fault | None:
+            seen.append((time.monotonic(), call))
+            return judge(call)
+
+        proxy.judge = note
+        return seen
+
+    return judge_by
+
+
+def by_lot(faults: list[Fault], share: float, *, watches: bool) -> Callable[[Call], Fault | None]:
+    """A judge: a share of the calls (or of the watches) fails, by lot; a fixed step would fall in step with the retries."""
     lots = random.Random(7)
+    return lambda call: lots.choice(faults) if call.is_watch == watches and lots.random() < share else None
 
-    def judge(call: Call) -> Fault | None:
-        known = "fedjob.dev" in call.path or "/namespaces/" in call.path
-        return fault if known and lots.random() < 0.25 and not call.is_watch and "/leases" not in call.path else None
 
-    proxy.judge = judge
-    operator = start_operator(url=proxy.url)
-    until("the operator to lead", lambda: "fedjob_operator_leader 1.0" in operator.scrape())
+def under(faults: list[Fault], share: float, watches: bool, **of: Any) -> None:
+    """A job comes up, and goes on, under faults."""
+    calls = of["timed"](by_lot(faults, share, watches=watches))
+    operator = of["keep_operator"]("--lease-seconds", "20", "--resync-seconds", "20", url=of["proxy"].url)
+    of["until"]("the operator to lead", lambda: operator.leads, PATIENCE)
+    job = of["submit"]()
+    comes_up(of["admin"], job, of["kubelet"], of["until"])
+    of["kubelet"].end(of["kubelet"].live(SERVER)[0], 137, "out of memory")
+    of["until"]("the second run", lambda: job.status["server"]["run"] == 2, PATIENCE)
+    of["until"]("its pod", lambda: of["kubelet"].live(SERVER), PATIENCE)
+    assert loops(calls) == {}
+    events_are_few(of["admin"], job.namespace)
+    assert "fedjob_reconcile_panics_total{" not in operator.now.scrape()
+
+
+@pytest.fixture
+def world(
+    admin: Any, keep_operator: Any, submit: Any, kubelet: Any, proxy: Any, timed: Any, until: Any
+) -> dict[str, Any]:
+    """All that `under` needs."""
+    return {"admin": admin, "keep_operator": keep_operator, "submit": submit, "kubelet": kubelet, "proxy": proxy,
+            "timed": timed, "until": until}  # fmt: skip
+
+
+def test_every_fourth_call_fails_in_some_way(world: dict[str, Any]) -> None:
+    under(list(CALLS.values()), 0.25, False, **world)
+
+
+def test_two_of_three_watches_fail_in_some_way(world: dict[str, Any]) -> None:
+    under(list(WATCHES.values()), 0.67, True, **world)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("fault", CALLS)
+def test_every_fourth_call_fails(world: dict[str, Any], fault: str) -> None:
+    under([CALLS[fault]], 0.25, False, **world)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("fault", WATCHES)
+def test_two_of_three_watches_fail(world: dict[str, Any], fault: str) -> None:
+    under([WATCHES[fault]], 0.67, True, **world)
+
+
+@pytest.mark.full
+def test_each_call_takes_five_seconds(world: dict[str, Any]) -> None:
+    """Those for the Lease as well; so its life must be longer than three calls."""
+    under([Delay(5.0)], 1.0, False, **world)
+
+
+@pytest.mark.full
+def test_watches_that_fall_silent(world: dict[str, Any]) -> None:
+    """Each delivers its head, and nothing more: what the lists say is enough."""
+    under([Silence(400)], 1.0, True, **world)
+
+
+@pytest.mark.parametrize("code", [409, 429, 500])
+def test_writes_that_always_fail_are_tried_seldom(
+    admin: Any, keep_operator: Any, submit: Any, kubelet: Any, proxy: Any, timed: Any, until: Any, code: int
+) -> None:
+    fails = Answer(code, "Test", retry_after=1 if code == 429 else None)
+    broken = True
+    calls = timed(lambda call: fails if broken and call.is_write and "/leases" not in call.path else None)
+    operator = keep_operator(url=proxy.url)
+    until("the operator to lead", lambda: operator.leads)
+    job = submit()
+    path = names.FEDERATED_JOB.path(job.namespace, job.name) + "/status"
+
+    def tries() -> list[float]:
+        return [when for when, call in calls if call.path == path]
+
+    until("five tries", lambda: len(tries()) >= 5, PATIENCE)
+    assert all(later - earlier >= 0.95 for earlier, later in zip(tries(), tries()[1:], strict=False))
+    broken = False
+    comes_up(admin, job, kubelet, until)
+    assert loops(calls) == {}
+
+
+def test_an_api_server_that_is_away_for_a_while(
+    admin: Any, keep_operator: Any, submit: Any, kubelet: Any, proxy: Any, timed: Any, until: Any
+) -> None:
+    """Longer than the Lease lives: the operator ends, starts, waits, and goes on where the cluster is."""
+    calls = timed(lambda _: None)
+    operator = keep_operator(url=proxy.url)
+    until("the operator to lead", lambda: operator.leads)
+    job = submit()
+    (pod,) = kubelet.run(SERVER, 1)
+    job.wait("ServerReady", "True", "Ready")
+    with proxy.down():
+        kubelet.end(pod, 137, "out of memory")
+        until("the operator to end, and to be started again", lambda: len(operator.lives) > 1)
+        tries = '"the authority cannot be read yet"'
+        until("a few tries of the new process", lambda: operator.now.log.read_text().count(tries) >= 3)
+    until("the second run", lambda: job.status["server"]["run"] == 2)
+    until("its pod", lambda: kubelet.live(SERVER))
+    assert len(kubelet.pods(SERVER)) == 2
+    assert loops(calls) == {}
+
+
+def test_what_is_deleted_while_a_watch_is_away_is_made_again(
+    admin: Any, keep_operator: Any, submit: Any, kubelet: Any, proxy: Any, timed: Any, until: Any
+) -> None:
+    """The watch is told that its version is too old, lists anew, and never hears of the deletion."""
+    away = False
+    timed(lambda call: Answer(410, "Expired") if away and call.is_watch else None)
+    operator = keep_operator(url=proxy.url)
+    until("the operator to lead", lambda: operator.leads)
     job = submit()
     kubelet.run(SERVER, 1)
-    job.wait("ServerReady", "True", "Ready", 120.0)
+    job.wait("ServerReady", "True", "Ready")
     kubelet.run(CLIENT, 2)
-    until("all sites to run", lambda: all(s["state"] == "Running" for s in job.status["sites"]), 120.0)
-    until("every child", lambda: children(admin, job.namespace) == EXPECTED, 120.0)
-    assert job.status["server"]["run"] == 1
-    assert "fedjob_reconcile_panics_total{" not in operator.scrape()
+    away = True
+    proxy.cut_all()
+    gone = job.status["server"]["job"]
+    admin.delete(names.JOB, job.namespace, gone)
+    until("its pods to be gone", lambda: kubelet.bury() or not kubelet.pods(SERVER))
+    away = False
+    until("the Job to be made again", lambda: admin.get(names.JOB, job.namespace, gone), 60.0)

@@ -1,0 +1,70 @@
+"""The store: what a watch never told is seen in the lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedjob_operator import names
+from fedjob_operator.names import Kind
+from fedjob_operator.routes import Key
+from fedjob_operator.settings import HUB
+from fedjob_operator.store import Store, place_of
+
+
+def thing(kind: Kind, name: str, version: int, **labels: str) -> dict[str, Any]:
+    metadata = {
+        "name": name,
+        "namespace": "team-a",
+        "uid": f"uid-{name}",
+        "resourceVersion": str(version),
+        "labels": labels,
+    }
+    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+
+
+SERVER = {names.JOB_LABEL: "digits", names.UID_LABEL: "u", names.ROLE_LABEL: names.SERVER}
+DIGITS = Key(HUB, "team-a", "digits")
+
+
+def test_what_a_list_of_names_lacks_is_gone_and_its_job_hears_of_it() -> None:
+    store = Store()
+    here, gone = thing(names.JOB, "here", 5, **SERVER), thing(names.JOB, "gone", 6, **SERVER)
+    store.listed(names.JOB.name, [here, gone])
+    assert store.keep(names.JOB.name, {place_of(names.JOB.name, here)}, 7) == (DIGITS,)
+    assert store.sizes()[names.JOB.name] == 1
+
+
+def test_what_is_newer_than_the_list_stays() -> None:
+    store = Store()
+    store.see(names.JOB.name, thing(names.JOB, "new", 9, **SERVER))
+    assert store.keep(names.JOB.name, set(), 8) == ()
+    assert store.sizes()[names.JOB.name] == 1
+
+
+def test_a_stream_is_late_by_what_it_has_not_told_in_its_newest_version() -> None:
+    store = Store()
+    store.see(names.POD.name, thing(names.POD, "a", 5))
+    listed = [thing(names.POD, "a", 5), thing(names.POD, "a", 6), thing(names.POD, "b", 1)]
+    assert store.late(names.POD.name, listed) == listed[1:]
+
+
+def test_a_child_has_drifted_when_somebody_wrote_it_and_not_when_a_status_changed() -> None:
+    store, kind = Store(), names.DISRUPTION_BUDGET
+    job = thing(names.FEDERATED_JOB, "digits", 1)
+    job["metadata"]["uid"] = "u"
+    store.see(names.FEDERATED_JOB.name, job)
+    ours = {"manager": "fedjob.dev/operator", "operation": "Apply", "time": "2030-01-01T00:00:00Z"}
+    counted = {**ours, "manager": "kube-controller-manager", "subresource": "status"}
+    edited = {**ours, "manager": "kubectl-edit"}
+
+    def drifted(version: int, *writers: dict[str, str]) -> bool:
+        child = thing(kind, "budget", version, **SERVER)
+        child["metadata"]["managedFields"] = list(writers)
+        store.listed(kind.name, [child])
+        seen = store.job(DIGITS)
+        assert seen is not None
+        return seen.children[0].drifted
+
+    assert not drifted(5, ours)
+    assert not drifted(6, ours, counted)
+    assert drifted(7, ours, counted, edited)
