@@ -41,13 +41,20 @@ from .settings import HUB, SITE
 
 Place = tuple[str, str, str]  # kind, namespace, name
 File = tuple[str, str, str]  # UID of the FederatedJob, role, site; for SiteJobs the role is _ASSIGNED
-Record = BatchJob | Pod | Site | SiteJob
+Record = BatchJob | Pod | Site | SiteJob | frozenset[str]  # of a FederatedJob: the names of its sites
 
 _ASSIGNED = "assigned"
 _WHOLE = frozenset({names.FEDERATED_JOB.name, names.FEDERATED_SITE.name, names.SITE_JOB.name, names.SITE_POLICY.name})
 _STATUS = frozenset({names.JOB.name, names.POD.name})
+
+
+def _sites_of(raw: Raw) -> frozenset[str]:
+    return frozenset(site["name"] for site in (raw.get("spec") or {}).get("sites") or ())
+
+
 _READERS: dict[str, Callable[[Raw], Record]] = {
-    names.JOB.name: read_job, names.POD.name: read_pod, names.FEDERATED_SITE.name: read_site, names.SITE_JOB.name: read_site_job,
+    names.FEDERATED_JOB.name: _sites_of, names.FEDERATED_SITE.name: read_site, names.SITE_JOB.name: read_site_job,
+    names.JOB.name: read_job, names.POD.name: read_pod,
 }  # fmt: skip
 CHILDREN = (
     names.SERVICE, names.CONFIG_MAP, names.VOLUME_CLAIM, names.DISRUPTION_BUDGET, names.NETWORK_POLICY,
@@ -161,7 +168,7 @@ class Store:
         uid = raw["metadata"]["uid"]
         server = [p for p in sorted(self._files.get((uid, names.SERVER, ""), ())) if p[1] == key.namespace]
         assigned = sorted(self._files.get((uid, _ASSIGNED, ""), ()))
-        wanted = {site["name"] for site in (raw.get("spec") or {}).get("sites") or ()}
+        wanted = self._wanted(place)
         sites = self._records(Site, (p for p in self._of_kind[names.FEDERATED_SITE.name] if p[2] in wanted))
         stranger = self._strangers.get(key)
         return Observed(
@@ -209,6 +216,11 @@ class Store:
 
     # ------------------------------------------------------------------------------------------- within
 
+    def _wanted(self, job: Place) -> frozenset[str]:
+        """Names of a FederatedJob's sites."""
+        names_of = self._objects[job].record
+        return names_of if isinstance(names_of, frozenset) else frozenset()
+
     def _records(self, kind: type[R], places: Iterable[Place]) -> tuple[R, ...]:
         found = (self._objects[place].record for place in places)
         return tuple(record for record in found if isinstance(record, kind))
@@ -223,10 +235,8 @@ class Store:
     def _concerned(self, place: Place, seen: _Seen) -> tuple[Key, ...]:
         kind, namespace, name = place
         if kind == names.FEDERATED_SITE.name:
-            jobs = (
-                r for r in self.raws(names.FEDERATED_JOB.name) if any(s["name"] == name for s in r["spec"]["sites"])
-            )
-            return tuple(key for job in jobs for key in keys(names.FEDERATED_JOB.name, job))
+            jobs = self._of_kind[names.FEDERATED_JOB.name]
+            return tuple(Key(HUB, p[1], p[2]) for p in jobs if name in self._wanted(p))
         if kind == names.SITE_POLICY.name:
             return tuple(Key(SITE, p[1], p[2]) for p in self._of_kind[names.SITE_JOB.name] if p[1] == namespace)
         return seen.keys

@@ -49,7 +49,7 @@ def start_operator(plane: ControlPlane, tmp_path: Path) -> Iterator[Callable[...
     def start(*more: str, url: str = "", identity: str = "replica-1") -> Operator:
         metrics, reports = free_port(), free_port()
         arguments = [
-            "--namespace", SYSTEM, "--identity", identity, "--lease-seconds", "4", "--runtime-image", "example/runtime:1",
+            "--namespace", SYSTEM, "--identity", identity, "--runtime-image", "example/runtime:1",
             "--hub-url", f"https://127.0.0.1:{reports}", "--hub-name", "hub.test", *more,
         ]  # fmt: skip
         log = tmp_path / f"operator-{len(started)}.log"

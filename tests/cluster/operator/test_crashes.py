@@ -242,7 +242,7 @@ def test_another_replica_goes_on_when_the_leader_is_killed(stage: Stage, measure
 
 
 def _replica(stage: Stage, number: int) -> Operator:
-    return stage.start("--lease-seconds", "10", *HUB, url=stage.proxy.url, identity=f"replica-{number}")
+    return stage.start(*HUB, url=stage.proxy.url, identity=f"replica-{number}")
 
 
 def _take_over(stage: Stage, job: Any, replicas: list[Operator], number: int) -> float:

@@ -149,7 +149,7 @@ def test_many_jobs_come_up(
     plane: ControlPlane, crowd: Crowd, start_operator: Callable[..., Operator], until: Any, measured: Any, jobs: int
 ) -> None:
     """First all jobs are placed: each has a server's Job, and four SiteJobs that wait for it. Then all pods run."""
-    operator = start_operator("--lease-seconds", "10")
+    operator = start_operator()
     until("the operator to lead", lambda: "fedjob_operator_leader 1.0" in operator.scrape())
     spent, began = spending(plane, operator), time.monotonic()
     crowd.submit(jobs)

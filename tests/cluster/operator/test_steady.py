@@ -27,7 +27,7 @@ def test_nothing_is_written_while_nothing_happens(
     jobs: int, seconds: float, resync: float,
 ) -> None:  # fmt: skip
     """Resyncs with the lists fall into the window."""
-    operator = start_operator("--resync-seconds", str(resync), "--lease-seconds", "10")
+    operator = start_operator("--resync-seconds", str(resync))
     made = [submit(f"job-{number}") for number in range(jobs)]
     kubelet.run_all(SERVER, jobs)
     kubelet.run_all(CLIENT, 2 * jobs)
