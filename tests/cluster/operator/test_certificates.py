@@ -113,8 +113,8 @@ class World:
                 self.handshakes += 1
         self.ready.add(self.job.condition("CertificatesReady"))
         if time.monotonic() - self._told > 1.5:
-            self._told = time.monotonic()
             self.report(self.server.look())
+            self._told = time.monotonic()  # one report a second, however long this one took
 
     def report(self, credentials: Credentials) -> None:
         """The job's server tells the hub of its progress. Raises OSError, ValueError."""
