@@ -116,7 +116,7 @@ class Spent:
 
 def spending(plane: ControlPlane, operator: Operator) -> Spent:
     """Who spends."""
-    pids = {Path(str(p.args[0])).name: p.pid for p in plane.processes}  # type: ignore[index]
+    pids = {Path(next(iter(p.args))).name: p.pid for p in plane.processes.started}  # type: ignore[arg-type]
     return Spent({"operator": operator.pid, **pids, "test": os.getpid()})
 
 
