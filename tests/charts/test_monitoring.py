@@ -18,9 +18,7 @@ FILES = ROOT / "charts" / "fedjob" / "files"
 ALERTS, DASHBOARD = FILES / "alerts.yaml", FILES / "dashboard.json"
 _PAGE = runpy.run_path(str(ROOT / "hack" / "metrics-page"))
 families, SUFFIXES = _PAGE["families"], _PAGE["SUFFIXES"]
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="needs promtool: install the package prometheus, as hack/prometheus does"
-)
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: hack/packages metrics")
 
 
 def known() -> set[str]:

@@ -67,7 +67,7 @@ def prometheus(
 ) -> Iterator[Prometheus]:
     """Runs until the block ends. enter: what begins a command that runs in another network, where `host` reaches it."""
     binary = shutil.which("prometheus")
-    assert binary, "prometheus is missing: run hack/prometheus, as make e2e does"
+    assert binary, "prometheus is missing: run hack/packages metrics, as make e2e does"
     config = {
         "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms", "scrape_timeout": "500ms"},
         "rule_files": [str(ALERTS)],

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from cluster.helm import Helm
 from cluster.kube import Kube, until
-from cluster.real import host
+from cluster.real import federation, host, installation
 from cluster.real.cluster import Cluster, failure, running
 from cluster.real.images import Images
 from fedjob_operator.names import POD
@@ -66,6 +67,14 @@ def cluster(binaries: Path, images: Images) -> Iterator[Cluster]:
 def admin(cluster: Cluster) -> Kube:
     """The API server as an administrator sees it."""
     return cluster.admin
+
+
+@pytest.fixture(scope="session")
+def hub(cluster: Cluster, images: Images) -> Helm:
+    """The hub, installed by its chart, and three hospitals; as the helm that installed it."""
+    helm = installation.install(cluster, images)
+    federation.found(cluster, images)
+    return helm
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.real import federation, installation
+from cluster.helm import Helm
+from cluster.real import federation
 from cluster.real.cluster import Cluster
 from cluster.real.images import Images
 
 ROUNDS = 10
 
 
-@pytest.fixture(scope="module")
-def team(cluster: Cluster, images: Images) -> Cluster:
+@pytest.fixture
+def team(cluster: Cluster, hub: Helm) -> Cluster:
     """The cluster, with the operator and three hospitals."""
-    installation.install(cluster, images)
-    federation.found(cluster, images)
     return cluster
 
 
