@@ -20,7 +20,7 @@ import re
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -275,6 +275,15 @@ def problems(credentials: Credentials, now: datetime, expect: Identity | None) -
             "if they are being replaced right now, read them again."
         )
     return [*found, *_identity_problems(certificate, expect)]
+
+
+def misfits(credentials: Credentials, expect: Identity | None) -> list[str]:
+    """As `problems`, whatever the time is: what no waiting and no clock will mend."""
+    try:
+        valid = x509.load_pem_x509_certificate(credentials.cert_pem).not_valid_before_utc
+    except ValueError:
+        valid = datetime.min.replace(tzinfo=UTC)  # `problems` says what is the matter
+    return problems(credentials, valid, expect)
 
 
 def admit(

@@ -26,7 +26,7 @@ from . import checkpoint, conclusion, identity, logs, narrow, progress_push, tra
 from .conclusion import Conclusion
 from .conditions import CERTIFICATE_EXPIRED, Conditions
 from .config import ServerConfig, read_server
-from .errors import FedJobError, JobFailed, PeerFailed, StateError, TransportError
+from .errors import FedJobError, IdentityError, JobFailed, PeerFailed, StateError, TransportError
 from .keyring import Keyring
 from .limits import Limits
 from .model import ParamsType
@@ -85,7 +85,7 @@ async def _run(config: ServerConfig) -> int:
     if config.log == "json":
         logs.as_json(logging.getLogger(), partial(_facts, config, session))
     story = Story(JobRef(config.job.metadata.name, config.uid, config.attempt), config.job.spec.workflow.rounds)
-    keyring = Keyring(config.tls, identity.Identity(config.trust_domain, config.uid, None))
+    keyring = _keyring(config)
     service = JobService(session, config.uid, config.trust_domain, config.run / METRICS_FILE, story.tally)
     _show(config, story, session, keyring)
     grpc_server, port = await transport.serve(service, config.listen, keyring.now(), keyring.now)
@@ -117,6 +117,15 @@ def _facts(config: ServerConfig, session: Session) -> dict[str, Any]:
     """What every line of the log says."""
     job = config.job.metadata
     return {"job": job.name, "namespace": job.namespace, "attempt": config.attempt, "round": session.round}
+
+
+def _keyring(config: ServerConfig) -> Keyring:
+    """The server's certificate. Raises IdentityError for a wrong one; one that is over is a condition, it may be renewed."""
+    own = identity.Identity(config.trust_domain, config.uid, None)
+    keyring = Keyring(config.tls, own)
+    if wrong := identity.misfits(keyring.now(), own):
+        raise IdentityError(" ".join(wrong))
+    return keyring
 
 
 def _show(config: ServerConfig, story: Story, session: Session, keyring: Keyring) -> None:

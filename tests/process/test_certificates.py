@@ -166,3 +166,46 @@ def site_settings(folder: Path, credentials: identity.Credentials) -> Path:
     )
     config.write(folder / "a.json", settings)
     return folder / "a.json"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda held: replace(held, key_pem=held.key_pem[:50]), "is not readable as PEM"),
+        (lambda held: replace(held, ca_pem=issue(identity.create_authority("x", now=NOW, lifetime=HOUR), "a").ca_pem), "was not signed by"),
+    ],
+)  # fmt: skip
+def test_a_server_with_a_wrong_certificate_says_so_and_does_not_start(
+    wrong: Callable[[identity.Credentials], identity.Credentials], words: str, host: Callable[..., Hosted]
+) -> None:
+    def spoil(run: local.Run) -> None:
+        identity.write(wrong(identity.read(run.keys / local.SERVER)), run.keys / local.SERVER)
+
+    run = host("a", prepare=spoil, workflow={"rounds": 1})
+    assert run.wait() == 2
+    assert words in run.log("server").strip().splitlines()[-1]
+
+
+def test_a_server_that_starts_with_a_certificate_that_is_over_waits_for_a_renewed_one(
+    host: Callable[..., Hosted], until: Callable[..., Any]
+) -> None:
+    begun = NOW - 24 * HOUR
+    authority: list[identity.Authority] = []
+
+    def age(run: local.Run) -> None:
+        authority.append(identity.create_authority(run.uid, now=begun, lifetime=48 * HOUR))
+        old = identity.issue(authority[0], authority[0].server(), now=begun, lifetime=HOUR, dns_names=["localhost"])
+        identity.write(old, run.keys / local.SERVER)
+        identity.write(issue(authority[0], "a"), run.keys / "a")
+
+    run = host("a", prepare=age, workflow={"rounds": 1})
+    until(lambda: [c["type"] for c in run.status.get("conditions", ())] == ["CertificateExpired"])
+    puppet = run.puppet("a")
+    fresh = identity.issue(authority[0], authority[0].server(), now=NOW, lifetime=HOUR, dns_names=["localhost"])
+    identity.write(fresh, run.run.keys / local.SERVER)
+    puppet.offer({"w": np.zeros(2, np.float32)})
+    task = puppet.task("Train")
+    until(lambda: not run.status["conditions"])
+    assert puppet.answer(task, FLModel(params=puppet.fetch(task))).accepted
+    assert puppet.uplink.next_task(30) is None
+    assert run.wait() == 0
