@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 SITES = ("a", "b")
 ROUNDS = 4
+SEED = 20311
 LIFE = timedelta(seconds=25)
 HOUR = timedelta(hours=1)
 SLOWLY = 4e6  # bytes a second: an answer is on its way for seconds
@@ -53,10 +56,10 @@ while fedjob.is_running():
 
 
 @contextlib.contextmanager
-def lines(port: int) -> Iterator[dict[str, Line]]:
-    """A line of its own between each site and the server."""
+def lines(port: int, loop: asyncio.AbstractEventLoop) -> Iterator[dict[str, Line]]:
+    """A line of its own between each site and the server; they live on a thread with this event loop."""
     found = {site: Line(lambda: ("127.0.0.1", port)) for site in SITES}
-    loop, ready, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    ready, over = threading.Event(), asyncio.Event()
 
     async def carry() -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -81,35 +84,38 @@ class Federation:
 
     run: local.Run
     authority: identity.Authority
-    mark: dict[str, str]
     lines: dict[str, Line] = field(default_factory=dict)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     scripts: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def renew(self, signs: identity.Authority, *trusts: identity.Authority, life: timedelta = LIFE) -> datetime:
-        """New certificates for all, the server first; returns when they end."""
+    def renew(self, signs: identity.Authority, *trusts: identity.Authority, life: timedelta = LIFE) -> None:
+        """New certificates for all, the server first."""
         now, bundle = datetime.now(UTC), b"".join(map(_pem, trusts))
         for name in (local.SERVER, *SITES):
             role = signs.server() if name == local.SERVER else signs.site(name)
             addresses = {"dns_names": ["localhost"]} if name == local.SERVER else {}
             made = identity.issue(signs, role, now=now, lifetime=life, **addresses)
             mount(replace(made, ca_pem=bundle), self.run.keys / name)
-        return now + life
 
-    def start_scripts(self) -> None:
-        """Start the sites' scripts, each at the far end of its line."""
-        for site, line in self.lines.items():
-            path = self.run.keys / f"{site}.json"
-            settings = config.read_site(str(path))
-            config.write(path, settings.model_copy(update={"server": f"127.0.0.1:{line.port}"}))
-            process = self.run.processes[site]
-            with (self.run.folder / "logs" / f"{site}.log").open("ab") as log:
-                self.scripts[site] = subprocess.Popen(
-                    process.command,
-                    cwd=process.directory,
-                    env={**process.environment, **self.mark},
-                    stdout=log,
-                    stderr=log,
-                )
+    def start(self, site: str) -> None:
+        """Start a site's script, at the far end of its line."""
+        path = self.run.keys / f"{site}.json"
+        settings = config.read_site(str(path))
+        config.write(path, settings.model_copy(update={"server": f"127.0.0.1:{self.lines[site].port}"}))
+        process = self.run.processes[site]
+        with (self.run.folder / "logs" / f"{site}.log").open("ab") as log:
+            self.scripts[site] = subprocess.Popen(
+                process.command, cwd=process.directory, env=process.environment, stdout=log, stderr=log
+            )
+
+    def kill(self, site: str) -> None:
+        """SIGKILL to a site's script."""
+        self.scripts[site].kill()
+        self.scripts[site].wait()
+
+    def cut(self, site: str) -> None:
+        """Reset all connections of a site."""
+        self.loop.call_soon_threadsafe(self.lines[site].cut, "RST")
 
 
 def _pem(authority: identity.Authority) -> bytes:
@@ -131,14 +137,15 @@ def federate(host: Callable[..., Hosted]) -> Iterator[Callable[..., tuple[Hosted
             def prepare(run: local.Run) -> None:
                 for name in held:
                     (run.source / name).touch()
-                made.append(Federation(run, _authority(run), {}))
+                made.append(Federation(run, _authority(run)))
                 made[0].renew(made[0].authority, made[0].authority, life=life)
 
             hosted = host(SITES, prepare=prepare, script=SCRIPT, **spec)
             federation = made[0]
-            federation.lines = stack.enter_context(lines(hosted.run.port))
-            stack.callback(lambda: [script.kill() or script.wait() for script in federation.scripts.values()])
-            federation.start_scripts()
+            federation.lines = stack.enter_context(lines(hosted.run.port, federation.loop))
+            stack.callback(lambda: [federation.kill(site) for site in federation.scripts])
+            for site in SITES:
+                federation.start(site)
             return hosted, federation
 
         yield start
@@ -183,6 +190,41 @@ def test_certificates_and_authority_are_renewed_while_answers_are_on_their_way(
         assert word not in run.log("server"), run.story()
     for site in SITES:
         assert "interrupted" not in run.log(site)
+
+
+def test_certificates_and_authority_are_renewed_between_kills_and_cuts(
+    federate: Callable[..., tuple[Hosted, Federation]], undisturbed: Started, until: Callable[..., Any]
+) -> None:
+    print(f"seed {SEED}")  # noqa: T201 - shown when the test fails
+    chance = random.Random(SEED)
+    strikes = ["the server dies", "a script dies", "a line is cut"]
+    chance.shuffle(strikes)
+    run, us = federate(held=tuple(f"hold-a-{n}" for n in range(1, ROUNDS)), workflow={"rounds": ROUNDS, "quorum": 2})
+    old, new = us.authority, _authority(us.run)
+    steps = [(old, old, new), (new, new, old), (new, new)]  # who signs, who is trusted
+    for number, (strike, (signs, *trusts)) in enumerate(zip(strikes, steps, strict=True), start=1):
+        until(lambda n=number: f"{n} a" in run.job.lines("trainings"))
+        us.renew(signs, *trusts)
+        time.sleep(chance.uniform(0.0, 3.0))  # waits for nothing: the strike shall fall into whatever goes on by then
+        if strike == "the server dies":
+            run.popen.kill()
+            run.serve_again()
+        elif strike == "a script dies":
+            us.kill("a")
+            us.start("a")
+            until(lambda n=number: run.job.lines("trainings").count(f"{n} a") == 2)
+        else:
+            us.lines["a"].rate = SLOWLY
+            (run.job / f"hold-a-{number}").unlink()
+            until(lambda: _is_sending(run))
+            us.cut("a")
+            us.lines["a"].rate = float("inf")
+        (run.job / f"hold-a-{number}").unlink(missing_ok=True)
+    assert run.wait() == 0, run.story()
+    assert [script.wait(30) for script in us.scripts.values()] == [0, 0]
+    assert [r.model_digest for r in run.history] == [r.model_digest for r in undisturbed.history]
+    again = {place for place, times in Counter(run.job.lines("trainings")).items() if times > 1}
+    assert again == {f"{1 + strikes.index('a script dies')} a"}, "only a script that died while it trained begins again"
 
 
 def _is_sending(run: Started) -> bool:
