@@ -120,7 +120,8 @@ class Session:
                     yield opened.answers[site]
         finally:
             with self._changed:
-                self._cancel(opened)
+                if not self._stop:  # else the round goes on, in the next process of this server
+                    self._cancel(opened)
 
     def await_sites(self, count: int) -> None:
         """Return when `count` sites have attended, or have answered before a restart.

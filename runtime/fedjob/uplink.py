@@ -291,6 +291,7 @@ class Uplink:
             if event.HasField("task"):
                 # On a line that was opened before the verdict, a task may have crossed the answer on its way.
                 if self._answered.get(_name(event.task.key), 0) < line:
+                    self._over.discard(_name(event.task.key))  # asked again: by a server that was started again
                     self._task = event.task
             elif event.HasField("cancel"):
                 key = event.cancel.key

@@ -281,6 +281,23 @@ def test_a_lost_site_is_waited_for_if_the_job_says_so(host: Callable[..., Hosted
     assert run.wait() == 0
 
 
+def test_a_server_that_is_told_to_stop_takes_its_round_up_again(host: Callable[..., Hosted]) -> None:
+    """SIGTERM, as when a node is drained: nobody hears that the round is over, for it is not."""
+    run = host("ab", workflow={"rounds": 2, "quorum": 2})
+    a, b = run.puppet("a"), run.puppet("b")
+    a.offer(ZEROS)
+    answer(0, a, b)
+    answer(1, a)
+    task = b.task("Train", 1)
+    run.popen.terminate()
+    run.serve_again()
+    assert not b.uplink.is_over(task.key)
+    answer(1, b)
+    assert_over(a, b)
+    assert run.wait() == 0
+    assert run.missing(1) == {}
+
+
 def test_without_any_initial_model_the_job_fails_by_name(host: Callable[..., Hosted]) -> None:
     run = host("a", workflow={"rounds": 1})
     a = run.puppet("a")
