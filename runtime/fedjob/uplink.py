@@ -214,7 +214,10 @@ class Uplink:
 
         Raises TransportError if the server does not answer on a connection with them; then nothing has changed.
         """
-        self._channel.renew(credentials, _RENEW_SECONDS)
+        try:
+            self._channel.renew(credentials, _RENEW_SECONDS)
+        except TransportError as e:
+            raise TransportError(self._diagnose(credentials) or str(e)) from e
         self._where = (self._where[0], credentials, self._where[2])
         with self._changed:
             if self.heard():  # else the next line is one with them anyway
@@ -330,10 +333,11 @@ class Uplink:
         why = self._diagnose() or str(error)
         return f"no server at {self._where[0]} for {self._patience:.0f} s (failurePolicy.serverLostSeconds): {why}"
 
-    def _diagnose(self) -> str:
+    def _diagnose(self, renewed: Credentials | None = None) -> str:
+        """What is wrong with a connection, by the credentials in use or by renewed ones; "" if nothing is."""
         address, credentials, server_name = self._where
         try:
-            return tls.diagnose(address, credentials, server_name)
+            return tls.diagnose(address, renewed or credentials, server_name)
         except OSError as e:  # a full or read-only folder for its files, a network that is unreachable
             return f"no closer look was possible: {e}"
 
