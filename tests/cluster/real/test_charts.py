@@ -136,3 +136,23 @@ def test_what_the_install_page_says_leads_to_a_model(cluster: Cluster, hub: Helm
     volume = cluster.volume("team-q", names.base("hello", uid))
     assert volume is not None
     assert load_file(volume / "run" / "model.safetensors")["w"].tolist() == [3.0] * 10
+
+
+def test_a_job_goes_on_without_the_operator_and_the_next_one_finds_how_it_ended(
+    cluster: Cluster, hub: Helm, images: Images
+) -> None:
+    job = federation.submit(cluster, federation.example(images, "mnist-alone", 6))
+    job.round_reached(1)
+    pods = _pods(job)
+    hub.run("uninstall", "fedjob", "--namespace", SYSTEM, *SECONDS)
+    until("the operator to go", lambda: not _operators(cluster))
+
+    def phases() -> set[str]:
+        found = job.kube.list(names.POD, federation.TEAM, f"{names.JOB_LABEL}={job.name}")
+        return {str(pod["status"]["phase"]) for pod in found}
+
+    until("every pod to end well", lambda: phases() == {"Succeeded"}, federation.JOB_SECONDS)
+    assert job.condition("Complete")[0] != "True"  # nobody is there to say so
+    installation.install(cluster, images)
+    job.complete()
+    assert _pods(job) == pods
