@@ -123,6 +123,8 @@ class Layout:
 
 def header_length(prefix: Bytes, most: int = MAX_HEADER_BYTES) -> int:
     """Bytes of prefix and header together, from a file's first 8 bytes. Raises CodecError if absurd, or above `most`."""
+    if len(prefix) < 8:
+        raise CodecError(f"not a tensor file: it ends after {len(prefix)} bytes")
     (n,) = struct.unpack_from("<Q", prefix)
     if not 2 <= n <= most:
         raise CodecError(f"not a tensor file: header of {n} bytes, allowed: 2 to {most}")

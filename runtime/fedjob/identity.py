@@ -260,14 +260,19 @@ def problems(credentials: Credentials, now: datetime, expect: Identity | None) -
     now: with a time zone. expect: who the process is, if it knows; None accepts any server or site.
     """
     try:
-        certificate = x509.load_pem_x509_certificate(credentials.cert_pem)
-        authorities = x509.load_pem_x509_certificates(credentials.ca_pem)
-        key = load_pem_private_key(credentials.key_pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        return _found(credentials, now, expect)
+    except _UNREADABLE as exc:
         # The parser's own words may quote bytes of the key: only their kind is repeated.
         return [
             f"one of {KEY_FILE}, {CERT_FILE} and {CA_FILE} is not readable as PEM ({type(exc).__name__}). Write them again."
         ]
+
+
+def _found(credentials: Credentials, now: datetime, expect: Identity | None) -> list[str]:
+    """See `problems`. A certificate is parsed as it is looked at: each look may raise _UNREADABLE."""
+    certificate = x509.load_pem_x509_certificate(credentials.cert_pem)
+    authorities = x509.load_pem_x509_certificates(credentials.ca_pem)
+    key = load_pem_private_key(credentials.key_pem, password=None)
     found = [*_date_problems(certificate, now), *_issuer_problems(certificate, authorities, now)]
     if key.public_key().public_bytes(*_SPKI) != certificate.public_key().public_bytes(*_SPKI):
         found.append(
@@ -281,7 +286,7 @@ def misfits(credentials: Credentials, expect: Identity | None) -> list[str]:
     """As `problems`, whatever the time is: what no waiting and no clock will mend."""
     try:
         valid = x509.load_pem_x509_certificate(credentials.cert_pem).not_valid_before_utc
-    except ValueError:
+    except _UNREADABLE:
         valid = datetime.min.replace(tzinfo=UTC)  # `problems` says what is the matter
     return problems(credentials, valid, expect)
 
@@ -315,6 +320,9 @@ def admit(
 
 
 _SPKI = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+_UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 
 
 def _date_problems(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
@@ -352,7 +360,7 @@ def _issuer_problems(
 def _issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):  # other subject, other kind of key, other key
+    except (InvalidSignature, *_UNREADABLE):  # other subject, other kind of key, other key
         return False
     return True
 
@@ -382,7 +390,7 @@ def _identity_problems(certificate: x509.Certificate, expect: Identity | None) -
 def _uris(certificate: x509.Certificate) -> list[str]:
     try:
         san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return []
     return san.get_values_for_type(x509.UniformResourceIdentifier)
 
@@ -390,7 +398,7 @@ def _uris(certificate: x509.Certificate) -> list[str]:
 def _usages(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
     try:
         return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return []
 
 

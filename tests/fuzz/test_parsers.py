@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -27,3 +28,8 @@ def test_an_altered_seed_is_read_or_refused(name: str, at: int, inserted: bytes,
     for seed in PARSERS[name].seeds:
         place = at % (len(seed) + 1)
         PARSERS[name](seed[:place] + inserted + seed[place + removed :])
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "broke").iterdir()), ids=lambda path: path.name)
+def test_what_once_broke_a_parser_is_refused(path: Path) -> None:
+    PARSERS[path.name.rpartition("-")[0]](path.read_bytes())
