@@ -89,6 +89,7 @@ def test_every_site_says_what_it_does_or_why_it_does_not() -> None:
     rows = {row.split()[0]: row for row in page.splitlines() if row.strip()}
     assert rows["a"].split() == ["a", "Training", "1,533"]
     assert rows["b"].split(maxsplit=3) == ["b", "Starting", "2", "ImagePull: x/y:1: not found"]
+    assert "→ b: Check the image's name and spec.trainer.image, and the pull secret." in page
     assert "round 3/10" in page
     assert "accuracy 0.91" in page
 

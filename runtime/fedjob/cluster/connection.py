@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ FIELD_MANAGER = "fedjob-cli"
 
 _TIMEOUT_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
+_LOGIN_SECONDS = 30.0  # between two log-ins: a token that is refused at once is no better a moment later
 _HEARTBEAT_SECONDS = 20.0  # a path that lost its state is found out, and one that forgets silent ones does not
 _EXEC_PROTOCOLS = ("v4.channel.k8s.io",)  # passed on to the kubelet as it is; older and newer clusters know it
 _STDOUT, _STDERR, _ERROR = 1, 2, 3  # channels of such a stream
@@ -44,6 +46,17 @@ class Where:
     namespace: str | None = None
 
 
+@dataclass(frozen=True)
+class _Request:
+    verb: str
+    path: str
+    timeout: aiohttp.ClientTimeout
+    query: Query = ()
+    body: Any = None
+    content: str = JSON
+    accept: str = JSON
+
+
 class StreamCut(Exception):  # noqa: N818 - what has happened
     """A stream ended before it was complete; asking again may go on."""
 
@@ -59,8 +72,10 @@ class ExecFailed(Exception):  # noqa: N818 - what has happened
 class Connection:
     """One API server. Objects are plain JSON. Methods raise ApiFailure for a refusal, Unreachable without an answer."""
 
-    def __init__(self, client: ApiClient, namespace: str) -> None:
+    def __init__(self, client: ApiClient, namespace: str, log_in: Callable[[], Awaitable[str]]) -> None:
         self._client = client
+        self._log_in = log_in
+        self._logged_in_at = time.monotonic()
         self.namespace = namespace
 
     @property
@@ -81,7 +96,7 @@ class Connection:
     ) -> tuple[int, Any]:
         """One call: HTTP code and answer. what: for messages, as in "get the job digits"."""
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS)
-        response = await self._open(verb, path, what, query, body, content, accept, timeout)
+        response = await self._open(what, _Request(verb, path, timeout, query, body, content, accept))
         try:
             return response.status, json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, ValueError) as e:
@@ -96,7 +111,7 @@ class Connection:
     async def lines(self, path: str, what: str, query: Query = ()) -> AsyncIterator[bytes]:
         """The lines of an answer that goes on: a log, a watch. Raises StreamCut if it does not end by itself."""
         timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS)
-        response = await self._open("GET", path, what, query, None, JSON, "*/*", timeout)
+        response = await self._open(what, _Request("GET", path, timeout, query, accept="*/*"))
         rest = b""
         try:
             async for data in response.content.iter_any():
@@ -149,31 +164,38 @@ class Connection:
                     return
         raise StreamCut("the stream ended before the command did")
 
-    async def _open(
-        self,
-        verb: str,
-        path: str,
-        what: str,
-        query: Query,
-        body: Any,
-        content: str,
-        accept: str,
-        timeout: aiohttp.ClientTimeout,
-    ) -> aiohttp.ClientResponse:
-        headers = {"Accept": accept, "Content-Type": content}
-        try:
-            method, url, headers, body, _ = await self._client.param_serialize(
-                verb, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
-            )
-            answer = await self._client.call_api(method, url, headers, body, _request_timeout=timeout)
-        except (aiohttp.ClientError, TimeoutError, OSError) as e:
-            raise Unreachable(unreachable(self.server, _why(e))) from e
-        response: aiohttp.ClientResponse = answer.response
+    async def _open(self, what: str, request: _Request) -> aiohttp.ClientResponse:
+        response = await self._send(request)
+        if response.status == 401 and await self._logged_in_again():
+            response.release()
+            response = await self._send(request)
         if response.status >= 400:
             text = await response.read()
             response.release()
             raise _failure(response.status, text, what)
         return response
+
+    async def _send(self, request: _Request) -> aiohttp.ClientResponse:
+        headers = {"Accept": request.accept, "Content-Type": request.content}
+        try:
+            verb, url, headers, body, _ = await self._client.param_serialize(
+                request.verb, request.path, query_params=list(request.query), header_params=headers, body=request.body,
+                auth_settings=["BearerToken"],
+            )  # fmt: skip
+            answer = await self._client.call_api(verb, url, headers, body, _request_timeout=request.timeout)
+        except (aiohttp.ClientError, TimeoutError, OSError) as e:
+            raise Unreachable(unreachable(self.server, _why(e))) from e
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+    async def _logged_in_again(self) -> bool:
+        """Read the kubeconfig anew, and ask its plugin for another token: one that was good an hour ago has ended meanwhile."""
+        now = time.monotonic()
+        if now - self._logged_in_at < _LOGIN_SECONDS:
+            return False
+        self._logged_in_at = now
+        await self._log_in()
+        return True
 
     def _session(self) -> aiohttp.ClientSession:
         rest = self._client.rest_client
@@ -187,14 +209,18 @@ class Connection:
 async def connected(where: Where) -> AsyncIterator[Connection]:
     """A connection to the cluster that is meant. Raises ClusterError if there is no saying which."""
     configuration = Configuration()
+
+    def log_in() -> Awaitable[str]:
+        return _configure(where, configuration)
+
     try:
-        namespace = await _configure(where, configuration)
+        namespace = await log_in()
     except (ConfigException, yaml.YAMLError, OSError, ValueError) as e:
         raise ClusterError(_no_cluster(where, e)) from e
     configuration.connection_pool_maxsize = 0  # as many as there are logs to read at once
     client = ApiClient(configuration)
     try:
-        yield Connection(client, where.namespace or namespace)
+        yield Connection(client, where.namespace or namespace, log_in)
     finally:
         await client.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,6 +21,8 @@ Work = Callable[["Connection"], Awaitable[int]]
 
 def on_cluster(kubeconfig: Path | None, context: str | None, namespace: str | None, work: Work) -> NoReturn:
     """Do the work with a connection to the cluster that is meant, and end with its exit code."""
+    import asyncio  # which a local command need not wait for
+
     try:
         from .connection import Where, connected
     except ModuleNotFoundError as e:

@@ -5,7 +5,7 @@ Functions from a FederatedJob, as the API server has it, to text. No fact is tol
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..api.reasons import JOB_CONDITIONS, SITE_JOB_CONDITIONS
+from ..api.reasons import JOB_CONDITIONS, SITE_JOB_CONDITIONS, Condition
 from ..quantities import bytes_text, count_text, seconds_text
 from .text import printable
 
@@ -61,13 +61,10 @@ def obstacles(job: Raw) -> list[Obstacle]:
     return found
 
 
-def remedy(kind: str, reason: str) -> str:
-    """What to do about a reason of a job's condition, or of a site's."""
-    for conditions in (JOB_CONDITIONS, SITE_JOB_CONDITIONS):
-        reasons = conditions[kind].reasons if kind in conditions else {}
-        if reason in reasons:
-            return reasons[reason].remedy
-    return ""
+def remedy(kind: str, reason: str, conditions: Mapping[str, Condition] = JOB_CONDITIONS) -> str:
+    """What to do about a reason of a condition; "" if there is nothing to do, or the reason is of a newer version."""
+    found = conditions[kind].reasons.get(reason) if kind in conditions else None
+    return found.remedy if found else ""
 
 
 def _ready(job: Raw) -> bool:
@@ -108,7 +105,7 @@ def render(job: Raw) -> RenderableType:
     if facts := _facts(job):
         parts.append(facts)
     if sites := _sites(job):
-        parts += [Text(""), _site_table(sites)]
+        parts += [Text(""), _site_table(sites), *_site_remedies(sites)]
     if found := obstacles(job):
         parts += [Text(""), *(_obstacle(obstacle) for obstacle in found)]
     return Group(*parts)
@@ -179,6 +176,19 @@ def _site_table(sites: list[Raw]) -> Table:
             cells.append(Text(str(site["restarts"]) if site.get("restarts") else "", style="yellow"))
         table.add_row(*cells, Text(_why(site)))
     return table
+
+
+def _site_remedies(sites: Sequence[Raw]) -> list[Text]:
+    """What to do about sites that do not run, a line for each reason."""
+    troubled: dict[str, list[str]] = {}
+    for site in sites:
+        if site.get("state") != "Running" and site.get("reason"):
+            troubled.setdefault(site["reason"], []).append(site["name"])
+    return [
+        Text(f"  → {', '.join(names[:4])}{' …' if len(names) > 4 else ''}: {text}", style="cyan")
+        for reason, names in troubled.items()
+        if (text := next(filter(None, (remedy(kind, reason, SITE_JOB_CONDITIONS) for kind in SITE_JOB_CONDITIONS)), ""))
+    ]
 
 
 def _standing(site: Raw) -> str:

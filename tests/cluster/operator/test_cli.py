@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import yaml
 
 from cluster.controlplane import ADMIN, SCIENTIST, ControlPlane
 from cluster.kubelet_port import KubeletPort, add_node, bind
+from fedjob.cluster import connection
 from fedjob.records import HISTORY_FILE, STATUS_FILE, FinalModel, JobRef, RoundRecord, Status, append, write_status
 from fedjob.stored import file_digest
 from fedjob_operator import names
@@ -233,6 +235,54 @@ def test_what_is_wrong_is_one_line(submit: Any, scientist: Any, fedjob: Fedjob, 
     job_file.write_text(job_file.read_text().replace("rounds: 3", "rounds: 0"))
     assert "spec.workflow.rounds: got 0, allowed: a whole number from 1" in line("submit", "job.yaml", code=2)
     assert "does not know you (401 Unauthorized)" in line("get", token="wrong")
+
+
+def test_it_is_a_plugin_of_kubectl(
+    plane: ControlPlane, submit: Any, scientist: Any, namespace: str, tmp_path: Path
+) -> None:
+    """kubectl finds it by its name on the path, and it speaks of itself as kubectl does."""
+    submit()
+    script = tmp_path / "kubectl-fedjob"
+    script.write_text(f"#!{sys.executable}\nfrom fedjob.cli.main import main\nmain()\n")
+    script.chmod(0o755)
+    environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig(SCIENTIST)), "HOME": str(tmp_path)}
+    environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+
+    def kubectl(*words: str) -> str:
+        command = [str(plane.binaries / "kubectl"), "fedjob", *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    assert kubectl("get", "-n", namespace, "-o", "name") == "federatedjob.fedjob.dev/digits\n"
+    assert "Usage: kubectl fedjob status" in kubectl("status", "--help")
+
+
+PLUGIN = """#!/bin/sh
+printf '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "%s"}}' "$(cat TOKEN)"
+"""
+
+
+def test_a_login_that_has_ended_is_made_anew(
+    plane: ControlPlane, scientist: Any, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cloud's token lives a quarter of an hour, a training days: the kubeconfig's plugin is asked again."""
+    monkeypatch.setattr(connection, "_LOGIN_SECONDS", 0.0)
+    token, plugin = tmp_path / "token", tmp_path / "plugin"
+    plugin.write_text(PLUGIN.replace("TOKEN", str(token)))
+    plugin.chmod(0o755)
+    config = yaml.safe_load(plane.kubeconfig(SCIENTIST).read_text())
+    version = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}
+    config["users"][0]["user"] = {"exec": {**version, "command": str(plugin)}}
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+
+    async def calls() -> list[Any]:
+        token.write_text("ended")
+        async with connection.connected(connection.Where(tmp_path / "config")) as cluster:
+            token.write_text(SCIENTIST)
+            found = await cluster.get(names.FEDERATED_JOB.path(namespace), "list jobs")
+            token.write_text("ended")
+            return [found["items"], await cluster.get(names.FEDERATED_JOB.path(namespace), "list jobs")]
+
+    assert asyncio.run(calls())[0] == []
 
 
 # ----------------------------------------------------------------------------------------------------- logs
