@@ -43,6 +43,7 @@ from .workqueue import WorkQueue
 
 log = logging.getLogger("fedjob_operator")
 
+_REFUSALS_SECONDS = 5.0
 EXIT_LOST = 3  # the Lease: another replica acts
 
 
@@ -151,6 +152,7 @@ class Replica:
             asyncio.create_task(self.resync.follow()),
             *(asyncio.create_task(self.queue.work(self._pass)) for _ in range(self.settings.workers)),
             asyncio.create_task(self._resync_for_ever()),
+            asyncio.create_task(self._look_for_refusals_for_ever()),
             asyncio.create_task(self.rotation.turn_for_ever()),
         ]
         try:
@@ -183,6 +185,14 @@ class Replica:
                     await self.reconciler.sweep()
             except ApiError as e:
                 log.warning("the lists cannot be read; later again", extra={"error": str(e)})
+
+    async def _look_for_refusals_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_REFUSALS_SECONDS)
+            try:
+                await self.resync.look_for_refusals()
+            except ApiError as e:
+                log.warning("events cannot be read; later again", extra={"error": str(e)})
 
     def _hear(self, kind: Kind, what: str, raw: Raw) -> None:
         self.metrics.watch_events.labels(kind.name).inc()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -108,15 +108,22 @@ class Cluster:
         return [raw async for raws, _ in self.pages(kind, namespace, labels) for raw in raws]
 
     async def pages(
-        self, kind: Kind, namespace: str, labels: Mapping[str, str] | None = None, *, accept: str = JSON
+        self,
+        kind: Kind,
+        namespace: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        accept: str = JSON,
     ) -> AsyncIterator[tuple[list[Raw], int]]:
         """All objects of a namespace ("": of all), page by page, each with the version of the list.
 
         accept: JSON, or METADATA for objects without spec and status, at a fraction of the cost.
         """
         query = [("limit", str(_PAGE))]
-        if labels:
-            query.append(("labelSelector", ",".join(f"{key}={value}" for key, value in sorted(labels.items()))))
+        for selector, wanted in (("labelSelector", labels), ("fieldSelector", fields)):
+            if wanted:
+                query.append((selector, ",".join(f"{key}={value}" for key, value in sorted(wanted.items()))))
         token = ""
         while True:
             more = [("continue", token)] if token else []
@@ -128,12 +135,6 @@ class Cluster:
             token = page["metadata"].get("continue") or ""
             if not token:
                 return
-
-    async def events(self, namespace: str, uid: str, reason: str) -> Sequence[Raw]:
-        """Events with this reason about the object with this UID; the API server forgets them after an hour."""
-        query = [("fieldSelector", f"involvedObject.uid={uid},reason={reason}"), ("limit", str(_PAGE))]
-        found: Sequence[Raw] = (await self._call("GET", EVENT, EVENT.path(namespace), query))["items"]
-        return found
 
     async def apply(
         self, manifest: Manifest, *, status: bool = False, force: bool = True, manager: str = FIELD_MANAGER

@@ -56,6 +56,7 @@ class Pod:
 class BatchJob:
     """A Job of a server or a client. finished: "", Complete or Failed. suspended: its queue has not admitted it.
 
+    unborn: the Job controller counts no pod of it, neither one that lives nor one that has ended.
     refused: why the API server does not let the Job controller make its pods, in its words; "" as far as is known.
     """
 
@@ -68,7 +69,7 @@ class BatchJob:
     message: str = ""
     suspended: bool = False
     leaving: bool = False
-    created_at: datetime | None = None
+    unborn: bool = False
     refused: str = ""
 
 
@@ -196,15 +197,8 @@ def read_job(raw: Raw) -> BatchJob:
         message=end.get("message", ""),
         suspended=bool((raw.get("spec") or {}).get("suspend")),
         leaving="deletionTimestamp" in raw["metadata"],
-        created_at=moment(raw["metadata"].get("creationTimestamp")),
+        unborn=not ends and not any(status.get(count) for count in ("active", "succeeded", "failed", "terminating")),
     )
-
-
-def podless(jobs: Iterable[BatchJob], pods: Iterable[Pod]) -> list[BatchJob]:
-    """Jobs that should have a pod and have none."""
-    with_pod = {pod.run for pod in pods}
-    waiting = (job for job in jobs if not (job.finished or job.suspended or job.leaving))
-    return [job for job in waiting if job.run not in with_pod]
 
 
 def read_refusal(events: Iterable[Raw]) -> str:

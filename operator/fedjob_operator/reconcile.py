@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from . import events, names, pki
@@ -21,7 +21,7 @@ from .desired import site_job as site_decisions
 from .desired.authority import keeps
 from .lease import LeadershipLost
 from .metrics import Metrics
-from .observed import Observed, ObservedSite, Raw, owner_uid, podless, read_pod, read_refusal
+from .observed import Observed, ObservedSite, Raw, owner_uid, read_pod
 from .plan import Create, Delete, Issue, Manifest, Plan
 from .routes import Key
 from .settings import HUB, Settings
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 _REFUSED_SECONDS = 30.0  # rights and quotas are changed by people
 _PANIC_SECONDS = 300.0
 _ALONE_SECONDS = 5.0
-_PODLESS = timedelta(seconds=2)  # the Job controller makes pods at once, or is refused at once
 _OUTDATED_SECONDS = 1.0  # should the watch be slow
 
 
@@ -105,21 +104,9 @@ class Reconciler:
         return plan.again
 
     async def _observe(self, key: Key) -> Observed | ObservedSite | None:
-        """The snapshot, and what no watch tells: a certificate that this process has not seen yet, why a Job has no pod."""
+        """The snapshot, and the certificate if this process has not looked into its Secret yet."""
         seen = self.store.job(key) if key.controller == HUB else self.store.site_job(key)
-        return seen if seen is None else await self._with_refusals(await self._with_certificate(key, seen))
-
-    async def _with_refusals(self, seen: Observed | ObservedSite) -> Observed | ObservedSite:
-        """A Job has no condition for pods that it cannot make (seen with 1.35); its events have the API server's words."""
-        now = datetime.now(UTC)
-        jobs = seen.server_jobs if isinstance(seen, Observed) else seen.jobs
-        for job in podless(jobs, seen.pods):
-            if job.created_at is None or now - job.created_at < _PODLESS:
-                continue
-            raw = seen.job if isinstance(seen, Observed) else seen.site_job
-            told = await self.cluster.events(raw["metadata"]["namespace"], job.uid, "FailedCreate")
-            jobs = tuple(replace(one, refused=read_refusal(told)) if one is job else one for one in jobs)
-        return replace(seen, server_jobs=jobs) if isinstance(seen, Observed) else replace(seen, jobs=jobs)
+        return seen if seen is None else await self._with_certificate(key, seen)
 
     async def _with_certificate(self, key: Key, seen: Observed | ObservedSite) -> Observed | ObservedSite:
         raw = seen.job if isinstance(seen, Observed) else seen.site_job

@@ -20,7 +20,7 @@ from . import names
 from .cluster import JSON, METADATA, ApiError, Cluster
 from .metrics import Metrics
 from .names import Kind
-from .observed import Raw
+from .observed import Raw, read_refusal
 from .routes import Key
 from .settings import Settings
 from .store import CHILDREN, WATCHED, Place, Store, place_of
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _SETTLE_SECONDS = 2.0  # several streams begin anew together
 _LONGEST_SECONDS = 30.0
+_REFUSALS = {"involvedObject.kind": names.JOB.name, "reason": "FailedCreate"}
 _LABELLED = {names.MANAGED_BY: names.MANAGER}
 
 
@@ -79,6 +80,21 @@ class Resync:
         self.store.forget_strangers()
         self._add(*self.store.all_keys())
 
+    async def look_for_refusals(self) -> None:
+        """Why Jobs have no pod: a Job has no condition for it (seen with 1.35), but events. Nothing is asked while all have one."""
+        if not self.store.has_unborn:
+            return
+        found: dict[str, list[Raw]] = {}
+        for space in self._spaces():
+            async for page, _ in self.cluster.pages(names.EVENT, space, fields=_REFUSALS):
+                for event in page:
+                    found.setdefault(event["involvedObject"]["uid"], []).append(event)
+        self._add(*self.store.refusals({uid: read_refusal(events) for uid, events in found.items()}))
+
+    def _spaces(self) -> list[str]:
+        """The namespaces that we look after, "" for all."""
+        return sorted({self.settings.namespace, *self.settings.namespaces}) if self.settings.namespaces else [""]
+
     async def _take_all(self, kind: Kind) -> None:
         accept = METADATA if kind in CHILDREN else JSON
         self._add(*await self._walk(kind, accept, lambda page: self._add(*self.store.listed(kind.name, page))))
@@ -103,9 +119,7 @@ class Resync:
 
         Returns the passes that this concerns. Raises ApiError if the API server refuses.
         """
-        spaces = sorted({self.settings.namespace, *self.settings.namespaces}) if self.settings.namespaces else [""]
-        if kind is names.FEDERATED_SITE:
-            spaces = [self.settings.namespace]
+        spaces = [self.settings.namespace] if kind is names.FEDERATED_SITE else self._spaces()
         lists = [await self._patiently(kind, space, accept, each) for space in spaces]
         there = {place for places, _ in lists for place in places}
         return self.store.keep(kind.name, there, min(version for _, version in lists))

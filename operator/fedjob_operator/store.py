@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from . import names
@@ -95,6 +95,8 @@ class Store:
     _drifted: set[Place] = field(default_factory=set)
     _strangers: dict[Key, Child] = field(default_factory=dict)
     certificates: dict[tuple[str, str], Certificate] = field(default_factory=dict)
+    _unborn: set[Place] = field(default_factory=set)  # Jobs that should have pods, and have none
+    _refused: dict[str, str] = field(default_factory=dict)  # UID of such a Job: why, in the API server's words
     trouble: dict[Key, str] = field(default_factory=dict)  # why the API server refused the last pass, in its words
 
     # ------------------------------------------------------------------------------------------------ in
@@ -157,6 +159,20 @@ class Store:
         """Look again whether names are still taken."""
         self._strangers.clear()
 
+    @property
+    def has_unborn(self) -> bool:
+        """Whether there is a Job without a pod, about which its events may say more."""
+        return bool(self._unborn)
+
+    def refusals(self, found: Mapping[str, str]) -> tuple[Key, ...]:
+        """Why Jobs without a pod have none, by their UIDs: all that is known. Returns the passes to which this is news."""
+        told: list[Key] = []
+        for seen in (self._objects[place] for place in self._unborn):
+            if found.get(seen.uid, "") != self._refused.get(seen.uid, ""):
+                told += seen.keys
+        self._refused = dict(found)
+        return tuple(told)
+
     # ----------------------------------------------------------------------------------------------- out
 
     def job(self, key: Key) -> Observed | None:
@@ -173,7 +189,7 @@ class Store:
         stranger = self._strangers.get(key)
         return Observed(
             job=raw,
-            server_jobs=self._records(BatchJob, server),
+            server_jobs=self._jobs(server),
             pods=self._records(Pod, server),
             sites={site.name: site for site in sites},
             site_jobs=self._records(SiteJob, assigned),
@@ -194,7 +210,7 @@ class Store:
         return ObservedSite(
             site_job=raw,
             policy=self._parse(policy) if policy in self._objects else None,
-            jobs=self._records(BatchJob, mine),
+            jobs=self._jobs(mine),
             pods=self._records(Pod, mine),
             children=self._children(mine, raw["metadata"]["uid"]),
             certificate=self.certificates.get((key.namespace, key.name)),
@@ -224,6 +240,9 @@ class Store:
     def _records(self, kind: type[R], places: Iterable[Place]) -> tuple[R, ...]:
         found = (self._objects[place].record for place in places)
         return tuple(record for record in found if isinstance(record, kind))
+
+    def _jobs(self, places: Iterable[Place]) -> tuple[BatchJob, ...]:
+        return tuple(replace(job, refused=self._refused.get(job.uid, "")) for job in self._records(BatchJob, places))
 
     def _children(self, places: Iterable[Place], uid: str) -> tuple[Child, ...]:
         return tuple(
@@ -259,6 +278,11 @@ class Store:
             self._take_out(place, old.file)
         self._objects[place] = seen
         self._of_kind[kind].add(place)
+        job = seen.record
+        if isinstance(job, BatchJob) and job.unborn and not job.suspended and not job.leaving:
+            self._unborn.add(place)
+        else:
+            self._unborn.discard(place)
         if seen.file is not None:
             self._files[seen.file].add(place)
         return seen
@@ -267,6 +291,7 @@ class Store:
         seen = self._objects.pop(place, None)
         self._of_kind[place[0]].discard(place)
         self._drifted.discard(place)
+        self._unborn.discard(place)
         if seen is not None and seen.file is not None:
             self._take_out(place, seen.file)
 

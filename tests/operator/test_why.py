@@ -13,7 +13,7 @@ from fedjob_operator import names
 from fedjob_operator.desired import job as hub
 from fedjob_operator.desired import site_job as site
 from fedjob_operator.names import CLIENT, SERVER
-from fedjob_operator.observed import podless, read_pod, read_refusal
+from fedjob_operator.observed import read_refusal
 from fedjob_operator.settings import Settings
 
 QUOTA = 'pods "fj-digits-0a1b-s1-x7k2p" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2'
@@ -231,8 +231,6 @@ def test_a_pod_that_the_api_server_refuses_is_a_reason_with_its_words(
     assert ready["message"].startswith(shown)
     assert plan.status["state"] == reason
     assert [event.reason for event in plan.events] == [reason]
-    assert plan.again is not None  # a quota that is raised makes no event
-    assert plan.again <= 30.0
 
 
 def test_a_site_whose_pods_are_refused_says_so_and_the_job_names_it(world: Any) -> None:
@@ -259,12 +257,37 @@ def test_the_newest_event_counts_and_none_is_no_refusal() -> None:
     assert read_refusal([]) == ""
 
 
-def test_only_a_job_that_should_have_a_pod_is_asked_about(world: Any) -> None:
+def test_a_refusal_is_news_once_to_the_passes_that_it_concerns(world: Any) -> None:
     key = world.submit()
     world.settle()
-    jobs = world.store.job(key).server_jobs
-    assert podless(jobs, ()) == list(jobs)
-    assert podless([replace(job, suspended=True) for job in jobs], ()) == []
-    assert podless([replace(job, finished="Failed") for job in jobs], ()) == []
-    world.start_pods()
-    assert podless(jobs, map(read_pod, world.pods(SERVER))) == []
+    store = world.store
+    uid = world.jobs(SERVER)[0]["metadata"]["uid"]
+    assert store.has_unborn
+    assert store.refusals({uid: "exceeded quota: a"}) == (key,)
+    assert store.refusals({uid: "exceeded quota: a"}) == ()
+    assert [job.refused for job in store.job(key).server_jobs] == ["exceeded quota: a"]
+    assert store.refusals({}) == (key,)
+    assert [job.refused for job in store.job(key).server_jobs] == [""]
+
+
+@pytest.mark.parametrize(
+    ("spec", "status"),
+    [
+        ({}, {"active": 1}),
+        ({}, {"failed": 1}),
+        ({"suspend": True}, {}),
+        ({}, {"conditions": [{"type": "Failed", "status": "True"}]}),
+    ],
+)
+def test_only_a_job_that_should_have_a_pod_and_has_none_is_asked_about(
+    world: Any, spec: dict[str, Any], status: dict[str, Any]
+) -> None:
+    key = world.submit()
+    world.settle()
+    name = world.jobs(SERVER)[0]["metadata"]["name"]
+    world.put(names.JOB, key.namespace, name, spec=spec, status=status)
+    assert not world.store.has_unborn
+    world.put(names.JOB, key.namespace, name, spec={}, status={})
+    assert world.store.has_unborn
+    world.remove((names.JOB.name, key.namespace, name))
+    assert not world.store.has_unborn

@@ -15,8 +15,6 @@ from ..observed import BatchJob, Pod
 from .conditions import FALSE, State
 
 STOPPED: Final = 143  # the exit code of a process that was told to end
-_PODLESS_SECONDS = 5.0  # until it is asked why a Job has no pod
-_REFUSED_SECONDS = 30.0  # quotas and rules are changed by people
 _REFUSALS = (
     ("exceeded quota", "QuotaExceeded"),
     ("violates PodSecurity", "PodSecurity"),
@@ -39,23 +37,23 @@ class Death:
     at_once: bool = False
 
 
-def living(job: BatchJob, pods: Sequence[Pod], good: State) -> tuple[State, float | None]:
-    """What a run that has not ended says: `good` if a pod of it is ready, else what stands in the way; and when to look again.
+def living(job: BatchJob, pods: Sequence[Pod], good: State) -> State:
+    """What a run that has not ended says: `good` if a pod of it is ready, else what stands in the way.
 
     pods: of this run alone.
     """
     if any(pod.ready for pod in pods):
-        return good, None
+        return good
     live = [pod for pod in pods if pod.live]
     for pod in live:
         if pod.problem:
-            return State(FALSE, pod.problem, f"pod {pod.name}: {pod.words}"), None
+            return State(FALSE, pod.problem, f"pod {pod.name}: {pod.words}")
     if live:
-        return State(FALSE, "Pending", f"pod {live[0].name} is being started"), None
+        return State(FALSE, "Pending", f"pod {live[0].name} is being started")
     if job.refused:
         reason = next((reason for words, reason in _REFUSALS if words in job.refused), "PodRefused")
-        return State(FALSE, reason, job.refused), _REFUSED_SECONDS
-    return _NOT_STARTED, None if pods else _PODLESS_SECONDS
+        return State(FALSE, reason, job.refused)
+    return _NOT_STARTED
 
 
 def blocked(pods: Sequence[Pod]) -> State | None:

@@ -67,8 +67,7 @@ def step(server: Server, seen: Observed, spec: JobSpec, completed_rounds: int, n
         stands = blocked(seen.pods)
         return Step(server, stands or _NO_POD, start=job is None and stands is None, again=5.0)
     if job.finished == "":
-        ready, again = living(job, pods, State(TRUE, "Ready"))
-        return Step(server, ready, again=again)
+        return Step(server, living(job, pods, State(TRUE, "Ready")))
     verdict = _verdict(job, _last(pods))
     if verdict is not None:
         return Step(server, State(FALSE, "Finished"), verdict=verdict)

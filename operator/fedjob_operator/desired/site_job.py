@@ -98,8 +98,7 @@ def step(script: Script, seen: ObservedSite, spec: Raw, now: datetime) -> Step:
             running = State(FALSE, "Forbidden", seen.trouble)
         return Step(script, running, start=job is None and stands is None, again=5.0)
     if job.finished == "":
-        running, again = _running(job, seen, script.run)
-        return Step(script, running, again=again)
+        return Step(script, _running(job, seen, script.run))
     if job.finished == "Complete":
         return Step(script, State(FALSE, "Finished"), State(TRUE, "Succeeded"))
     return _after_death(script, job, seen, spec, now)
@@ -127,9 +126,9 @@ def _after_death(script: Script, job: BatchJob, seen: ObservedSite, spec: Raw, n
     return Step(script, State(FALSE, end.reason, end.words), start=True)
 
 
-def _running(job: BatchJob, seen: ObservedSite, run: int) -> tuple[State, float | None]:
+def _running(job: BatchJob, seen: ObservedSite, run: int) -> State:
     if job.suspended:
-        return State(FALSE, "WaitingForQueue", "the queue has not admitted the script's Job yet"), None
+        return State(FALSE, "WaitingForQueue", "the queue has not admitted the script's Job yet")
     return living(job, [pod for pod in seen.pods if pod.run == run], State(TRUE, "Running"))
 
 
