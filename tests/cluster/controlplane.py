@@ -96,7 +96,7 @@ class ControlPlane:
         """Calls of a user, as the API server's audit log has them, oldest first. An administrator's are not in it."""
         lines = (self.folder / "audit.log").read_text().splitlines()
         events = [json.loads(line) for line in lines if line.endswith("}")]  # the last line may be half written
-        return [event for event in events if event["user"]["username"] == user]
+        return [event for event in events if event["user"].get("username") == user]  # who is refused has none
 
     def start(self, hosts: tuple[str, ...] = ()) -> certificates.Authority:
         """Start the processes, and return the authority when the API server is ready.

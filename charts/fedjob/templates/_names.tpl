@@ -32,6 +32,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "fedjob.operatorImage" -}}{{ include "fedjob.image" (list .Values.image "" .Chart) }}{{- end }}
 {{- define "fedjob.runtimeImage" -}}{{ include "fedjob.image" (list .Values.runtimeImage .Values.image.registry .Chart) }}{{- end }}
 
+{{/* The namespaces that the operator is limited to, besides its own, joined with commas; none: all. */}}
+{{- define "fedjob.watched" -}}{{ concat .Values.rbac.namespaces .Values.rbac.granted | uniq | join "," }}{{- end }}
+
 {{- define "fedjob.isHub" -}}{{ if has "hub" .Values.controllers }}yes{{ end }}{{- end }}
 
 {{/* Pod Security "restricted". */}}

@@ -188,3 +188,36 @@ def test_the_charts_own_test_sees_what_works_and_what_does_not(
     assert "no operator has taken the Lease" in _check(plane, token, release, replica.metrics).stdout
     token.write_text("nobody")
     assert "FAIL a FederatedJob is refused: 401" in _check(plane, token, release, replica.metrics).stdout
+
+
+def test_a_site_gives_a_limited_operator_its_rights_itself(
+    plane: ControlPlane, admin: Kube, installer: Helm, namespace: str, tmp_path: Path
+) -> None:
+    """The hub's administrator has no rights in the site's namespace, and the release no Role there."""
+    site = f"{namespace}-s"
+    granted = f"rbac.granted={{{site}}}"
+    installer.run("install", "fedjob", CHART, "-n", namespace, "--take-ownership", "--set", granted)
+    rule = {"name": "all", "images": [{"repository": "*"}], "inlineCode": "Allow", "approval": "Automatic"}
+    values = {
+        "site": {"name": "a-site"},
+        "hub": {"namespace": namespace, "register": True, "allowedNamespaces": [namespace]},
+        "policy": {"rules": [rule]},
+        "rbac": {"grant": True},
+    }
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(values))
+    chart = str(ROOT / "charts" / "fedjob-site")
+    installer.run("install", "site", chart, "-n", site, "--create-namespace", "-f", str(tmp_path / "site.yaml"))
+    replica = Replica(plane, admin, namespace, tmp_path / "operator.log")
+    try:
+        admin.create(names.FEDERATED_JOB, namespace, "digits", spec=JOB)
+        until("the site's assignment", lambda: [s for s in admin.list(names.SITE_JOB, site) if _accepted(s)])
+        account = f"system:serviceaccount:{namespace}:fedjob-operator"
+        assert [e["requestURI"] for e in plane.audit(account) if e.get("responseStatus", {}).get("code") == 403] == []
+    finally:
+        replica.process.kill()
+        replica.process.wait(10)
+
+
+def _accepted(site_job: Any) -> bool:
+    conditions = (site_job.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Accepted" and c["status"] == "True" for c in conditions)

@@ -119,6 +119,11 @@ def test_rights_are_those_of_the_role_and_end_at_the_namespaces_named(helm: Helm
     assert all(role["rules"] == everywhere["rules"] for role in roles)
     assert arguments(narrow)["--watch-namespaces"] == "a,b"
 
+    given = helm.template("fedjob", "--set", "rbac.granted={c},rbac.aggregate=false")
+    assert not [o for o in given if o["kind"].startswith("ClusterRole")]
+    assert one(given, "Role", "fedjob-operator")["metadata"]["namespace"] == "fedjob-system"
+    assert arguments(given)["--watch-namespaces"] == "c"
+
 
 def test_what_the_operator_is_told_is_what_it_understands(helm: Helm) -> None:
     """Every argument, read by the operator's own parser."""
