@@ -139,7 +139,6 @@ class Uplink:
             try:
                 for piece in self._arriving(part, table, kept):
                     index = chunks.accept(table, piece.offset, piece.data, piece.digest)
-                    self.tally.bytes_down += len(piece.data)
                     if index is None:
                         self.tally.chunks_down_again += 1
                         raise TransportError(f"chunk at {piece.offset} came damaged")
@@ -164,6 +163,7 @@ class Uplink:
                     yield from kept.pieces(start, stop)
                     continue
                 for piece in self._channel.fetch(part.digest, Range(0, start, stop)):
+                    self.tally.bytes_down += len(piece.data)
                     yield piece
                     if kept:
                         kept.keep(piece)

@@ -244,10 +244,11 @@ def test_a_damaged_chunk_is_counted_and_lacking(tmp_path: Path) -> None:
     spool = announced(tmp_path)
     good = piece_of(0, 0)
     spool.write(Piece(0, 0, good.digest, b"!" + bytes(good.data[1:])))
-    assert (spool.damaged, spool.held) == (1, 0)
+    assert (spool.damaged, spool.again, spool.held) == (1, 1, 0)
     spool.write(good)
     spool.write(good)
     assert (spool.damaged, spool.held) == (1, CHUNK)
+    assert spool.again == 2  # it came damaged, and once more when it was here
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

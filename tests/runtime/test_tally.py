@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedjob import wire_pb2 as wire
+from fedjob.chunks import CHUNK_BYTES, Table
+from fedjob.codec import flatten
 from fedjob.records import Missing, RoundRecord, SiteRound
 from fedjob.tally import ACCEPTED, MAX_NAME, MAX_NAMES, ClientTally, Scalars, ServerTally
+from fedjob.uplink import _frames, _Turn
 
 
 @given(
@@ -57,3 +62,22 @@ def test_a_verdict_is_counted_under_its_reason() -> None:
         client.judged(accepted, reason)
     assert server.updates == {("a", ACCEPTED): 1, ("a", "NotFinite"): 1, ("a", "Declined"): 1}
     assert client.updates == {ACCEPTED: 1, "NotFinite": 1, "Declined": 1}
+
+
+def test_a_chunk_that_is_sent_once_more_after_a_cut_is_counted() -> None:
+    """The sender's own loop: two streams of one answer, the second for what the server lacks of the first."""
+    part = flatten({"w": np.zeros(3 * CHUNK_BYTES // 4, np.float32)})
+    size, tally = part.layout.size, ClientTally()
+    tables = [Table(size)]
+
+    def stream(*wanted: tuple[int, int]) -> None:
+        turn = _Turn([size])
+        turn.take(wire.Reply(want=wire.Want(ranges=[wire.Range(part=0, start=a, stop=b) for a, b in wanted])))
+        for frame in _frames(wire.Announce(), [part], tables, turn, tally):
+            if wire.Frame.FromString(frame).HasField("seal"):
+                turn.end()
+
+    stream((0, size))
+    assert (tally.bytes_up, tally.chunks_up_again) == (size, 0)
+    stream((CHUNK_BYTES, 2 * CHUNK_BYTES))
+    assert (tally.bytes_up, tally.chunks_up_again) == (size + CHUNK_BYTES, 1)
