@@ -84,7 +84,8 @@ class Rotation:
             try:
                 await self._turn()
             except (ApiError, pki.NoAuthorityError) as e:
-                self._say(logging.ERROR, "the authority cannot be looked after", str(e))
+                if not (isinstance(e, ApiError) and e.conflict):  # else somebody was faster: it is looked at anew
+                    self._say(logging.ERROR, "the authority cannot be looked after", str(e))
             await asyncio.sleep(self.settings.authority_seconds)
 
     async def _turn(self) -> None:
@@ -121,7 +122,7 @@ class Rotation:
     async def _write(self, raw: Raw, step: Step, now: datetime) -> None:
         """Put a step into the Secret, and only then take it up."""
         assert step.move is not None
-        written = await self.cluster.replace(_stepped(raw, self.authority(), step.move, now, self.settings))
+        written = await self.cluster.replace(stepped(raw, self.authority(), step.move, now, self.settings))
         self._take(written)
         log.info("the authority: %s", step.move.name.lower(), extra={"why": step.why})
         if step.move in _EVENTS:
@@ -158,8 +159,8 @@ class Rotation:
         self._said = why
 
 
-def _stepped(raw: Raw, authority: pki.Authority, move: Move, now: datetime, settings: Settings) -> Manifest:
-    """The Secret after a step."""
+def stepped(raw: Raw, authority: pki.Authority, move: Move, now: datetime, settings: Settings) -> Manifest:
+    """The Secret that holds `authority`, after a step: of this very version, with whatever else people have noted on it."""
     metadata = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
     notes = {key: value for key, value in metadata.get("annotations", {}).items() if key != names.FOLLOWED_ANNOTATION}
     if move is Move.FOLLOWED:

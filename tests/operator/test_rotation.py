@@ -15,11 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fedjob import identity
 from fedjob_operator import names, pki
-from fedjob_operator.desired import authority, certificate
-from fedjob_operator.desired.authority import Follower, Input, Move, follower, keeps, step
+from fedjob_operator.desired import certificate
+from fedjob_operator.desired.authority import LEAST_LIFE, ROTATE_AT, Follower, Input, Move, follower, keeps, step
 from fedjob_operator.observed import Certificate
 from fedjob_operator.plan import Issue
-from fedjob_operator.trust import Authorities, Life, Trust
+from fedjob_operator.rotation import stepped
+from fedjob_operator.settings import Settings
+from fedjob_operator.trust import PHASES, Authorities, Life, Trust
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LIFE = timedelta(seconds=100)  # of a certificate
@@ -322,6 +324,24 @@ def test_an_authority_in_each_phase_survives_its_secret_and_keeps_no_key_that_si
     assert introduced.trust.issuer == first.trust.issuer
 
 
+def test_each_step_is_what_the_secret_says_afterwards() -> None:
+    raw = pki.to_secret(pki.create("fedjob.local", NOW, AGE), "system")
+    notes = {names.ROTATE_ANNOTATION: "2030", "team/note": "ours"}
+    raw["metadata"] |= {"resourceVersion": "7", "managedFields": [], "annotations": notes}
+    own = Settings(namespace="system", runtime_image="x", identity="x", authority_life=AGE)
+    seen = []
+    for move in (Move.INTRODUCE, Move.FOLLOWED, Move.SIGN, Move.FOLLOWED, Move.DROP):
+        raw = stepped(raw, pki.from_secret(raw, "fedjob.local"), move, NOW, own)
+        found = pki.authorities(raw, pki.from_secret(raw, "fedjob.local"))
+        seen.append((found.phase, found.followed_since))
+        assert (found.asked, found.answered) == ("2030", "2030")
+        assert raw["metadata"]["annotations"]["team/note"] == "ours"
+        assert raw["metadata"]["resourceVersion"] == "7"
+        assert "managedFields" not in raw["metadata"]
+    introduced, signing = ("Introduced", "Signing")
+    assert seen == [(introduced, None), (introduced, NOW), (signing, None), (signing, NOW), ("Stable", None)]
+
+
 def test_a_next_authority_whose_key_is_another_ones_is_no_authority() -> None:
     made = pki.introduce(pki.create("fedjob.local", NOW, AGE), NOW, AGE)
     raw = pki.to_secret(made, "system")
@@ -347,15 +367,8 @@ def test_a_certificate_of_either_authority_is_told_by_its_issuer_among_those_of_
 
 
 def test_every_phase_has_its_series() -> None:
-    assert {a.phase for a in (Authorities(YOUNG), INTRODUCED, SIGNING)} == set(authority_phases())
+    assert {a.phase for a in (Authorities(YOUNG), INTRODUCED, SIGNING)} == set(PHASES)
 
 
-def authority_phases() -> tuple[str, ...]:
-    from fedjob_operator.trust import PHASES
-
-    return PHASES
-
-
-assert authority.LEAST_LIFE * (1 - authority.ROTATE_AT) > 2, (
-    "two lives of certificates fit into the rest of an authority's"
-)
+def test_a_rotation_fits_into_what_is_left_of_an_authority() -> None:
+    assert LEAST_LIFE * (1 - ROTATE_AT) > 2, "it takes two lives of certificates, and the time to renew them"
