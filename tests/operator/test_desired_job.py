@@ -381,6 +381,32 @@ def test_certificates_are_renewed_at_two_thirds_of_their_life(world: Any) -> Non
     assert world.condition(key, "CertificatesReady") == ("True", "Issued")
 
 
+def test_a_certificate_is_renewed_while_a_long_round_comes_to_its_end_before_a_pause(world: Any) -> None:
+    long = {"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 600_000}
+    key = world.submit(workflow=long, startDeadlineSeconds=10_000_000, activeDeadlineSeconds=10_000_000)
+    up(world, key)
+    world.report(key, completed=1)
+    world.edit(key, suspend=True)
+    world.settle()
+    assert world.condition(key, "Admitted") == ("False", "Suspending")
+    world.writes.clear()
+    world.now += timedelta(days=7 * 0.78)
+    world.settle()
+    assert world.condition(key, "Admitted") == ("False", "Suspending")
+    assert world.writes.count("issue") == 3  # the server's and two sites'
+
+
+def test_a_certificate_is_said_to_be_missing_only_while_there_is_none(world: Any) -> None:
+    key = world.submit(startDeadlineSeconds=10_000_000, activeDeadlineSeconds=10_000_000)
+    up(world, key)
+    world.now += timedelta(days=7 * 0.78)
+    world.one_pass(key)  # which issues a new one
+    assert world.condition(key, "CertificatesReady") == ("True", "Issued")
+    world.store.certificates.clear()  # a new process has not looked yet
+    world.one_pass(key)
+    assert world.condition(key, "CertificatesReady") == ("False", "Issuing")
+
+
 def test_a_deleted_job_is_left_to_the_garbage_collector(world: Any) -> None:
     key = world.submit()
     up(world, key)

@@ -247,9 +247,8 @@ def _suspend(case: Case, memory: Memory, accepted: State) -> Plan:
     left = _boundary_seconds(case, memory) if active else 0.0
     of = case.of(memory.attempt)
     wanted = _assignments(case, of, views, suspend=left <= 0) if case.seen.site_jobs else []
-    issue, certified = (
-        _certificate(case, memory) if left > 0 else ((), None)
-    )  # a round may last longer than a certificate
+    # While the server runs: a round may last longer than its certificate.
+    issue, certified = _certificate(case, memory) if left > 0 else ((), None)
     reason = "Suspending" if left > 0 else "Suspended"
     facts = Facts(
         case.seen, memory, accepted, case.now, job=case.job, views=views, certified=certified,
