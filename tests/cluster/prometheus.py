@@ -46,9 +46,11 @@ class Prometheus:
         """Families that any target has told of, with or without samples."""
         return {each["metric"] for each in self.ask("targets/metadata")}
 
-    def firing(self) -> set[str]:
-        """Names of the alerts that fire."""
-        return {a["labels"]["alertname"] for a in self.ask("alerts")["alerts"] if a["state"] == "firing"}
+    def firing(self, namespace: str) -> dict[str, str]:
+        """Name and summary of the alerts that fire for a namespace, or for none: others' jobs are others' trouble."""
+        alerts = [a for a in self.ask("alerts")["alerts"] if a["state"] == "firing"]
+        mine = [a for a in alerts if a["labels"].get("namespace", namespace) == namespace]
+        return {a["labels"]["alertname"]: str(a["annotations"]["summary"]) for a in mine}
 
 
 def fixed(*targets: str) -> dict[str, Any]:
