@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedjob import records
@@ -170,6 +170,7 @@ def test_values_without_a_step_are_all_kept(tmp_path: Path) -> None:
     assert [each.value for each in read_metrics(file)] == [1.0, 2.0]
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_write_cut_at_any_byte_loses_at_most_its_own_line(data: st.DataObject, tmp_path_factory: object) -> None:
     file = Path(tmp_path_factory.mktemp("torn")) / "history.jsonl"  # type: ignore[attr-defined]
