@@ -18,7 +18,7 @@ import yaml
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from .failures import ApiFailure, ClusterError, Unreachable, unreachable
+from .failures import ApiFailure, ClusterError, StreamCut, Unreachable, unreachable
 
 APPLY = "application/apply-patch+yaml"  # JSON is YAML
 MERGE = "application/merge-patch+json"
@@ -55,10 +55,6 @@ class _Request:
     body: Any = None
     content: str = JSON
     accept: str = JSON
-
-
-class StreamCut(Exception):  # noqa: N818 - what has happened
-    """A stream ended before it was complete; asking again may go on."""
 
 
 @dataclass
@@ -121,7 +117,7 @@ class Connection:
             if rest:
                 yield rest
         except (aiohttp.ClientError, TimeoutError) as e:
-            raise StreamCut(_why(e)) from e
+            raise StreamCut(f"the stream was cut ({_why(e)}); try again") from e
         finally:
             response.close()
 

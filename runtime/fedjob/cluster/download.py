@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..reader import SIZE_BYTES
-from .connection import StreamCut
-from .failures import ClusterError, Unreachable
+from .failures import ClusterError, StreamCut, Unreachable
 
 Read = Callable[[int], AsyncGenerator[bytes]]  # from an offset on: the size, eight bytes, then the bytes
 Tell = Callable[[int, int], None]  # bytes that are there, of how many

@@ -22,6 +22,10 @@ class Unreachable(ClusterError):  # noqa: N818 - what was found
     """The API server has not answered."""
 
 
+class StreamCut(ClusterError):  # noqa: N818 - what has happened
+    """A stream has ended before it was complete; asking again may go on."""
+
+
 @dataclass
 class ApiFailure(Exception):  # noqa: N818 - what was answered
     """The API server's refusal. status: HTTP code. what: "list pods in namespace team-a". details: of its Status."""
@@ -34,6 +38,11 @@ class ApiFailure(Exception):  # noqa: N818 - what was answered
 
     def __str__(self) -> str:
         return f"{self.what}: {self.status} {self.reason}: {self.message}"
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same call may be answered a moment later: the API server, or the node behind it, is away or busy."""
+        return self.status == 429 or self.status >= 500
 
     @property
     def no_such_kind(self) -> bool:
@@ -56,7 +65,7 @@ def explained(failure: ApiFailure, server: str) -> str:
         return f"the cluster refuses to {failure.what}: {said}"
     if failure.status == 409:
         return f"somebody else changed it at the same time; try again: {said}"
-    if failure.status in (429, 500, 502, 503, 504):
+    if failure.passing:
         return f"the cluster cannot {failure.what} now, try again: {said}"
     return f"cannot {failure.what}: {said}"
 

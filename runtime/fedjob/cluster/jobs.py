@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from ..api.names import FEDERATED_JOB
-from .connection import Connection, StreamCut
-from .failures import ApiFailure, ClusterError, Unreachable, not_found
+from .connection import Connection
+from .failures import ApiFailure, ClusterError, StreamCut, Unreachable, not_found
 
 Raw = Mapping[str, Any]
 
 _PATIENCE_SECONDS = 60.0  # without an answer, before a watch gives up
+_PAUSE_SECONDS = 1.0
 _WATCH_SECONDS = 240
 
 
@@ -43,27 +44,26 @@ async def _names(cluster: Connection, namespace: str) -> list[tuple[str, str]]:
 
 
 async def changes(cluster: Connection, job: Raw) -> AsyncIterator[Raw]:
-    """The job as it is, and again at each change, until it is deleted. A connection that is lost is made anew for a minute.
+    """The job as it is, and again at each change, until it is deleted. A connection that is lost is made anew.
 
-    Raises Unreachable if the cluster stays away longer.
+    Raises Unreachable or ApiFailure if the cluster is away for a minute.
     """
-    loop = asyncio.get_running_loop()
     latest: Raw | None = job
-    heard = loop.time()
     while latest is not None:
         yield latest
         try:
             async for news in _news(cluster, latest):
                 if news is None:
                     return
-                latest, heard = news, loop.time()
+                latest = news
                 yield latest
-            latest = await _again(cluster, latest)
-            heard = loop.time()
         except (StreamCut, Unreachable):
-            if loop.time() - heard > _PATIENCE_SECONDS:
+            await asyncio.sleep(_PAUSE_SECONDS)
+        except ApiFailure as e:
+            if not e.passing:
                 raise
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_PAUSE_SECONDS)
+        latest = await _again(cluster, latest)
 
 
 async def _news(cluster: Connection, job: Raw) -> AsyncIterator[Raw | None]:
@@ -88,15 +88,20 @@ async def _news(cluster: Connection, job: Raw) -> AsyncIterator[Raw | None]:
 
 
 async def _again(cluster: Connection, job: Raw) -> Raw | None:
-    """The job as it is now, None if it is gone, or if another one has its name."""
-    metadata = job["metadata"]
-    try:
-        now: Raw = await cluster.get(FEDERATED_JOB.path(metadata["namespace"], metadata["name"]), "get the job")
-    except ApiFailure as e:
-        if e.status == 404:
-            return None
-        raise
-    return now if now["metadata"]["uid"] == metadata["uid"] else None
+    """The job as it is now, None if it is gone, or if another one has its name. Asked for a minute, if need be."""
+    metadata, loop = job["metadata"], asyncio.get_running_loop()
+    path, until = FEDERATED_JOB.path(metadata["namespace"], metadata["name"]), loop.time() + _PATIENCE_SECONDS
+    while True:
+        try:
+            now: Raw = await cluster.get(path, "get the job")
+        except (ApiFailure, Unreachable) as e:
+            if isinstance(e, ApiFailure) and e.status == 404:
+                return None
+            if loop.time() > until or (isinstance(e, ApiFailure) and not e.passing):
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return now if now["metadata"]["uid"] == metadata["uid"] else None
 
 
 def verdict(job: Raw) -> tuple[bool, str] | None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from ..api.names import POD, ROLE_LABEL, SERVER, SITE_LABEL, UID_LABEL
-from .connection import Connection, Query, StreamCut
-from .failures import ApiFailure, Unreachable
+from .connection import Connection, Query
+from .failures import ApiFailure, StreamCut, Unreachable
 from .jobs import Raw, changes, verdict
 from .merging import Line, merged, parsed
 
@@ -94,8 +93,20 @@ async def history(cluster: Connection, found: Sequence[Source], wanted: Wanted, 
         query.append(("sinceSeconds", str(wanted.since_seconds)))
     if wanted.tail is not None:
         query.append(("tailLines", str(wanted.tail)))
-    async for line in merged([_read(cluster, source, query, last) for source in found]):
+    async for line in merged([_told(cluster, source, query, last) for source in found]):
         yield line
+
+
+async def _told(cluster: Connection, source: Source, query: Query, last: Last) -> AsyncIterator[Line]:
+    """As `_read`; a log that cannot be read, as its node is away, says so and does not keep the others from being read."""
+    try:
+        async for line in _read(cluster, source, query, last):
+            yield line
+    except (ApiFailure, StreamCut) as e:
+        if isinstance(e, ApiFailure) and not e.passing:
+            raise
+        why = e.message if isinstance(e, ApiFailure) else str(e)
+        yield Line(last.get(source, 0), source.name, f"(this log cannot be read to its end: {why})")
 
 
 async def _read(cluster: Connection, source: Source, query: Query, last: Last) -> AsyncIterator[Line]:
@@ -148,15 +159,20 @@ class Follower:
             if task.done():
                 del self._tasks[source]
                 task.result()
-        with contextlib.suppress(Unreachable):  # away for a moment; `_await_end` notices if it stays away
-            for source in sources(await pods(self.cluster, self.job), self.wanted):
-                if source not in self._tasks and (source.running or source not in self._over):
-                    self._tasks[source] = asyncio.create_task(self._follow(source))
+        try:
+            found = await pods(self.cluster, self.job)
+        except (ApiFailure, Unreachable) as e:
+            if isinstance(e, ApiFailure) and not e.passing:
+                raise
+            return  # away for a moment; `_await_end` notices if it stays away
+        for source in sources(found, self.wanted):
+            if source not in self._tasks and (source.running or source not in self._over):
+                self._tasks[source] = asyncio.create_task(self._follow(source))
 
     async def _last_words(self) -> None:
         """What came between the end of a stream and the end of its container."""
         for source in sources(await pods(self.cluster, self.job), self.wanted):
-            async for line in _read(self.cluster, source, self._since(source), self.last):
+            async for line in _told(self.cluster, source, self._since(source), self.last):
                 self.tell(line)
 
     def _since(self, source: Source) -> list[tuple[str, str]]:
@@ -172,8 +188,10 @@ class Follower:
             try:
                 async for line in _read(self.cluster, source, query, self.last):
                     self.tell(line)
-            except (StreamCut, Unreachable):
-                await asyncio.sleep(1.0)
+            except (ApiFailure, StreamCut, Unreachable) as e:
+                if isinstance(e, ApiFailure) and not e.passing:
+                    raise
+                await asyncio.sleep(1.0)  # the node or the API server is away; that the job ends is seen elsewhere
             else:
                 self._over.add(source)  # as far as this stream knows: see `_look`
                 return

@@ -27,8 +27,8 @@ from ..api.names import (
     VOLUME_CLAIM,
 )
 from ..reader import EXIT_NO_FILE
-from .connection import FIELD_MANAGER, Connection, ExecFailed, StreamCut
-from .failures import ApiFailure, ClusterError
+from .connection import FIELD_MANAGER, Connection, ExecFailed
+from .failures import ApiFailure, ClusterError, StreamCut
 
 READER = "reader"
 _LIFE_SECONDS = 4 * 3600  # of a reader whose command was killed before it could remove it

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.apiproxy import Answer, Cut, Truncate
 from cluster.controlplane import ADMIN, SCIENTIST, ControlPlane
 from cluster.kubelet_port import KubeletPort, add_node, bind
 from fedjob.cluster import connection
@@ -65,7 +66,7 @@ def fedjob(plane: ControlPlane, namespace: str, tmp_path: Path) -> Fedjob:
     """Runs the command in the test's namespace, without a terminal."""
 
     def run(*words: str, code: int = 0, token: str = SCIENTIST, where: bool = True) -> subprocess.CompletedProcess[str]:
-        place = ["--kubeconfig", str(plane.kubeconfig(token)), *(["-n", namespace] if where else [])]
+        place = ["--kubeconfig", str(plane.kubeconfig(token)), "-n", namespace] if where else []
         command = [sys.executable, "-m", "fedjob.cli.main", *words, *place]
         environment = {**os.environ, "COLUMNS": "200"}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
@@ -205,6 +206,31 @@ def test_a_job_that_has_ended_is_not_sent_again(
     assert f"fedjob cancel digits -n {namespace}" in refused
 
 
+def test_whoever_waits_gets_over_an_api_server_that_comes_and_goes(
+    start_operator: Any, submit: Any, kubelet: Any, scientist: Any, fedjob: Fedjob, proxy: Any, plane: ControlPlane, namespace: str
+) -> None:  # fmt: skip
+    start_operator()
+    submit()
+    faults = iter([Cut(), Answer(503, "ServiceUnavailable"), Truncate(700), Answer(429, "TooManyRequests"), Cut()])
+    seen = threading.Event()
+
+    def judge(call: Any) -> Any:
+        fault = next(faults, None) if "federatedjobs" in call.path and call.number > 1 else None
+        if fault is None and call.is_watch:
+            seen.set()
+        return fault
+
+    proxy.judge = judge
+    config = str(plane.kubeconfig(SCIENTIST, proxy.url))
+    (server,) = kubelet.run(SERVER, 1)
+    ender = threading.Thread(target=lambda: (seen.wait(60), kubelet.end(server, 0, COMPLETE)))
+    ender.start()
+    waited = fedjob("status", "digits", "--wait", "--kubeconfig", config, "-n", namespace, where=False)
+    ender.join()
+    assert waited.stderr == "digits: RoundsCompleted\n"
+    assert next(faults, None) is None, "every fault has struck"
+
+
 def test_a_watch_ends_when_the_job_is_deleted(
     submit: Any, scientist: Any, fedjob: Fedjob, namespace: str, admin: Any
 ) -> None:
@@ -215,7 +241,9 @@ def test_a_watch_ends_when_the_job_is_deleted(
     timer.join()
 
 
-def test_what_is_wrong_is_one_line(submit: Any, scientist: Any, fedjob: Fedjob, job_file: Path, namespace: str) -> None:
+def test_what_is_wrong_is_one_line(
+    submit: Any, scientist: Any, fedjob: Fedjob, job_file: Path, namespace: str, plane: ControlPlane
+) -> None:
     submit()
 
     def line(*words: str, **more: Any) -> str:
@@ -226,7 +254,7 @@ def test_what_is_wrong_is_one_line(submit: Any, scientist: Any, fedjob: Fedjob, 
     assert f"no job digit in namespace {namespace}; did you mean digits?" in line("status", "digit")
     assert "you may not list jobs (federatedjobs.fedjob.dev) in all namespaces" in line("get", "-A")
     assert "you may not get the job digits in namespace default" in line(
-        "status", "digits", "-n", "default", where=False
+        "status", "digits", "-n", "default", "--kubeconfig", str(plane.kubeconfig(SCIENTIST)), where=False
     )
     assert "the job has no site c" in line("logs", "digits", "--site", "c")
     assert "no pod of digits yet: it is Pending" in line("logs", "digits")
