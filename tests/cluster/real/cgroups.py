@@ -30,6 +30,12 @@ def create(name: str) -> None:
                 (made / setting).write_text((hierarchy / setting).read_text())
 
 
+def pids(name: str, pod: str) -> set[int]:
+    """Processes of a pod, which is known by its UID, as this machine numbers them; the one that only holds its namespaces is among them."""
+    folders = (folder for root in _hierarchies() for folder in (root / name).rglob(f"pod{pod}"))
+    return {int(pid) for folder in folders for path in folder.rglob("cgroup.procs") for pid in _lines(path)}
+
+
 def delete(name: str) -> None:
     """Kill what runs in the cgroup, and remove it."""
     roots = [hierarchy / name for hierarchy in _hierarchies()]

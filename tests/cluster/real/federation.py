@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,10 +16,12 @@ from typing import Any
 
 import yaml
 
+from fedjob.records import HISTORY_FILE, read_history
 from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER
 
 from ..kube import Kube, until
+from . import cgroups
 from .cluster import Cluster
 from .images import Images
 from .installation import NAME, SYSTEM
@@ -28,6 +31,7 @@ HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 JOB_SECONDS = 300.0
 
 _EXAMPLE = Path(__file__).parents[3] / "examples" / "mnist"
+_STEADY = Path(__file__).with_name("train.py")
 _MODEL = "model.safetensors"
 
 
@@ -39,6 +43,7 @@ def found(cluster: Cluster, images: Images) -> None:
         "from": {"namespaces": [TEAM]},
         "images": [{"repository": image.rpartition(":")[0]} for image in (images.runtime, images.examples)],
         "workflows": ["FedAvg"],
+        "env": ["ROUND_SECONDS"],
         "inlineCode": "Allow",
         "approval": "Automatic",
     }
@@ -63,6 +68,13 @@ def example(images: Images, name: str, rounds: int) -> dict[str, Any]:
     files = {path.name: path.read_text() for path in sorted(_EXAMPLE.glob("*.py"))}
     job["spec"]["trainer"] |= {"files": files, "image": images.examples}
     return job
+
+
+def steady(name: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """A job of the same hospitals whose rounds take so many seconds, so that a test can strike between them."""
+    trainer = {"files": {"train.py": _STEADY.read_text()}, "env": [{"name": "ROUND_SECONDS", "value": str(seconds)}]}
+    spec = {"workflow": {"rounds": rounds}, "trainer": trainer, "sites": [{"name": name} for name in HOSPITALS]}
+    return {"apiVersion": names.API_VERSION, "kind": "FederatedJob", "metadata": {"name": name}, "spec": spec}
 
 
 def local_model(job: dict[str, Any], folder: Path) -> str:
@@ -135,12 +147,48 @@ class Submitted:
         except AssertionError as e:
             raise AssertionError(f"{e}\n{self.story()}") from e
 
-    def model(self) -> str:
-        """Digest of its model, on its volume."""
+    @property
+    def run(self) -> Path:
+        """The run folder, on its server's volume."""
         claim = names.base(self.name, self.raw["metadata"]["uid"])
         volume = self.cluster.volume(TEAM, claim)
         assert volume is not None, f"there is no volume of {claim}"
-        return _digest(volume / "run" / _MODEL)
+        return volume / "run"
+
+    def model(self) -> str:
+        """Digest of its model."""
+        return _digest(self.run / _MODEL)
+
+    def history(self) -> list[int]:
+        """The rounds that were told, in order."""
+        return [record.round for record in read_history(self.run / HISTORY_FILE)]
+
+    def strike(self, role: str, site: str = "") -> None:
+        """SIGKILL to the processes of its pod, as the kernel does when memory is short; returns when another pod is there."""
+        pod = self._pod(role, site)
+        found = cgroups.pids(self.cluster.layout.namespace, pod["metadata"]["uid"])
+        for pid in found:
+            if b"python" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        self._await_another(role, site, pod)
+
+    def delete_pod(self, role: str, site: str = "") -> None:
+        """Delete its pod, as a drain does; returns when another is there."""
+        pod = self._pod(role, site)
+        self.kube.delete(names.POD, TEAM, pod["metadata"]["name"])
+        self._await_another(role, site, pod)
+
+    def _pod(self, role: str, site: str) -> Any:
+        """The pod that runs."""
+        running = [pod for pod in self.pods(role, site) if pod["status"]["phase"] == "Running"]
+        assert len(running) == 1, f"{role} {site}: {[pod['metadata']['name'] for pod in running]}"
+        return running[0]
+
+    def _await_another(self, role: str, site: str, old: Any) -> None:
+        uid = old["metadata"]["uid"]
+        self._until(
+            f"to have another {role} {site}", lambda: any(p["metadata"]["uid"] != uid for p in self.pods(role, site))
+        )
 
     def story(self) -> str:
         """What a person wants to know of a job that does not get on: its status, its pods' last lines, the operator's."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cluster.helm import Helm
-from cluster.real import federation
+from cluster.real import federation, installation
 from cluster.real.cluster import Cluster
 from cluster.real.images import Images
+from fedjob_operator.names import CLIENT, SERVER
 
 ROUNDS = 10
+STEADY_ROUNDS = 40
 
 
 @pytest.fixture
@@ -32,3 +36,30 @@ def test_the_example_completes_under_restricted_pod_security_with_the_bytes_of_a
     job.complete()
     assert job.completed_rounds == ROUNDS
     assert job.model() == expected
+
+
+@pytest.mark.measure("C2")
+def test_servers_scripts_and_the_operator_are_killed_and_the_model_has_the_same_bytes(
+    team: Cluster, tmp_path: Path
+) -> None:
+    """Each is struck in the middle of the job, some by a deletion, some by SIGKILL; every round is told once."""
+    expected = federation.local_model(federation.steady("steady", STEADY_ROUNDS, 0.0), tmp_path)
+    job = federation.submit(team, federation.steady("steady", STEADY_ROUNDS, 1.0))
+    job.round_reached(2)
+    job.delete_pod(SERVER)
+    job.round_reached(6)
+    job.strike(CLIENT, "hospital-b")
+    job.round_reached(10)
+    _kill_the_operator(team)
+    job.strike(SERVER)
+    job.round_reached(14)
+    job.delete_pod(CLIENT, "hospital-c")
+    job.complete()
+    assert job.model() == expected
+    assert job.history() == list(range(STEADY_ROUNDS))
+
+
+def _kill_the_operator(team: Cluster) -> None:
+    """All replicas at once, without a word."""
+    place = ("--namespace", installation.SYSTEM, "--selector", installation.SELECTOR)
+    team.plane.kubectl("delete", "pod", *place, "--grace-period=0", "--force")
