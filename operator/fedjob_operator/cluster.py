@@ -81,6 +81,8 @@ class Cluster:
         except ConfigException:
             await load_kube_config(config_file=kubeconfig or None, client_configuration=configuration)
         configuration.connection_pool_maxsize = _CONNECTIONS
+        # Looking for a .netrc and a proxy in the environment would take two threads' turns for each call.
+        configuration.client_session_kwargs = {"trust_env": False}
         self._client = ApiClient(configuration)
 
     async def close(self) -> None:

@@ -22,6 +22,10 @@ class Create:
     manifest: Manifest
     alone: Mapping[str, str] | None = None
 
+    def the_first(self) -> Create:
+        """The first run of all: the status that counts it was written over one that counts none, so nobody can be alive."""
+        return Create(self.manifest)
+
 
 @dataclass(frozen=True)
 class Delete:

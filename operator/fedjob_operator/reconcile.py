@@ -56,6 +56,9 @@ class Reconciler:
     metrics: Metrics
     authority: Callable[[], pki.Authority]
     _advanced: set[Key] = field(default_factory=set)  # keys whose present pass has changed something
+    _fresh: set[Key] = field(
+        default_factory=set
+    )  # whose first status we wrote, so that nobody has issued a certificate
 
     async def one_pass(self, key: Key) -> None:
         """Bring what `key` names a step nearer to what it should be, and say when to look again."""
@@ -91,6 +94,7 @@ class Reconciler:
         seen = await self._observe(key)
         if seen is None:
             self.queue.forget(key)
+            self._fresh.discard(key)
             return None
         plan = self._decide(seen)
         try:
@@ -114,7 +118,7 @@ class Reconciler:
         if not keeps(raw):  # also before the first pass, which writes the status and then issues one
             self.store.certificates.pop((key.namespace, name), None)
             return replace(seen, certificate=None)
-        if seen.certificate is not None or not raw.get("status"):
+        if seen.certificate is not None or not raw.get("status") or key in self._fresh:
             return seen
         secret = await self.cluster.get(names.SECRET, key.namespace, name)
         present = pki.read(secret) if secret is not None else None
@@ -167,6 +171,8 @@ class Reconciler:
                 return False
             raise
         self.metrics.status_writes.labels(key.controller, "written").inc()
+        if not raw.get("status"):
+            self._fresh.add(key)
         self._wrote(raw["kind"], written)
         self._advanced.add(key)
         return True
@@ -177,6 +183,7 @@ class Reconciler:
             self.queue.add(key)
 
     async def _issue(self, key: Key, issue: Issue) -> None:
+        self._fresh.discard(key)
         manifest, present = pki.fill(issue, self.authority(), datetime.now(UTC))
         await self.cluster.apply(manifest)
         metadata = manifest["metadata"]

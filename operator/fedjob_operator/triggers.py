@@ -104,12 +104,50 @@ def settings() -> kopf.OperatorSettings:
     s.networking.error_backoffs = [1, 2, 4, 8]
     s.networking.enforce_retry_after = True
     s.queueing.error_delays = [1, 2, 5, 10, 30]
+    s.persistence.diffbase_storage = _NoDiffs()
+    s.persistence.progress_storage = _NoProgress()
     s.persistence.finalizer = f"{names.GROUP}/never-used"  # should kopf ever add one, it names us
     s.process.ultimate_exiting_timeout = 20
     s.execution.max_workers = 2
     for kind in (names.JOB, names.POD):
         s.watching.label_selectors[kind.plural] = OURS  # not every pod of the cluster
     return s
+
+
+class _NoDiffs(kopf.DiffBaseStorage):
+    """No handler of ours looks at changes, so no event's object is copied to compare it with the one before."""
+
+    def build(self, **_: Any) -> Any:
+        """What is compared."""
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        """What was there before."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Never called: nothing is handled."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """No handler of ours makes progress."""
+
+    def fetch(self, **_: Any) -> Any:
+        """Of a handler."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Never called."""
+
+    def purge(self, **_: Any) -> None:
+        """Never called."""
+
+    def touch(self, **_: Any) -> None:
+        """Never called."""
+
+    def clear(self, *, essence: Any) -> Any:
+        """What is compared, without notes of progress: there are none."""
+        return essence
 
 
 async def watch(own: Settings, tell: Tell, restarted: Callable[[], None]) -> None:

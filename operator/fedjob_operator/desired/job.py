@@ -126,6 +126,7 @@ def _run(case: Case, memory: Memory, accepted: State) -> Plan:
         memory = replace(memory, running_at=case.now)
     issue, certified = _certificate(case, memory)
     server = step(memory.server, case.seen, case.job.spec, case.completed_rounds, case.now)
+    first = memory.server.run == 0
     memory = replace(memory, server=server.server, released=memory.released or server.ready.status == TRUE)
     views = sites.views(case.job.spec, case.seen, case.completed_rounds)
     verdict = server.verdict or _hopeless(case, views) or _late(case, memory, server.ready)
@@ -138,10 +139,15 @@ def _run(case: Case, memory: Memory, accepted: State) -> Plan:
     )  # fmt: skip
     of = case.of(memory.attempt)
     wanted = [*build.surroundings(of), *_assignments(case, of, views, suspend=not memory.released)]
-    create = (build.job(of, memory.server.run),) if server.start else ()
+    create = (_run_of(of, memory.server.run, first=first),) if server.start else ()
     again = _soonest(1.0 if issue else _renewal(case), server.again, *_deadlines(case, memory),
                      -silent if silent is not None and silent < 0 else None)  # fmt: skip
     return _plan(case, facts, wanted, issue, create, _old_runs(case, memory), again)
+
+
+def _run_of(of: build.Of, number: int, *, first: bool) -> Create:
+    made = build.job(of, number)
+    return made.the_first() if first else made
 
 
 def _certificate(case: Case, memory: Memory) -> tuple[tuple[Issue, ...], State]:

@@ -20,7 +20,7 @@ from fedjob.api import FailureRule
 from .. import names
 from ..build import client as build
 from ..observed import BatchJob, ObservedSite, Raw, condition, stamp
-from ..plan import NOTHING, Delete, Issue, Plan
+from ..plan import NOTHING, Create, Delete, Issue, Plan
 from ..settings import Settings
 from ..trust import Trust
 from . import certificate
@@ -71,7 +71,7 @@ def desired_state(seen: ObservedSite, now: datetime, settings: Settings, trust: 
     issue, renewal = _certificate(at, seen, now, trust)
     found = step(script, seen, spec, now)
     told = _told(seen, found, accepted, now)
-    create = (build.job(at, found.script.run),) if found.start else ()
+    create = (_run_of(at, found.script.run, first=script.run == 0),) if found.start else ()
     soon = [s for s in (1.0 if issue else renewal, found.again) if s is not None]
     return replace(
         told,
@@ -81,6 +81,11 @@ def desired_state(seen: ObservedSite, now: datetime, settings: Settings, trust: 
         delete=tuple(_old_runs(seen, found.script, spec["job"]["attempt"])),
         again=min(soon, default=None),
     )
+
+
+def _run_of(at: build.At, number: int, *, first: bool) -> Create:
+    made = build.job(at, number)
+    return made.the_first() if first else made
 
 
 def step(script: Script, seen: ObservedSite, spec: Raw, now: datetime) -> Step:
