@@ -68,9 +68,10 @@ def diagnose(address: str, credentials: Credentials, server_name: str, *, timeou
         try:
             tls = context.wrap_socket(connection, server_hostname=server_name)
         except OSError as exc:
-            return _handshake_failure(
-                exc, address, server_name, partial(_dates, context, address, server_name, timeout_seconds)
-            )
+            dates = partial(_dates, context, address, server_name, timeout_seconds)
+            found = _handshake_failure(exc, address, server_name, dates)
+            own = _own_problem(credentials)
+            return f"{found} And of this site's own certificate: {own}" if own else found
         with tls:
             return _verdict(tls, address, credentials)
 

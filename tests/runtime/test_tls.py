@@ -167,6 +167,13 @@ def test_a_server_with_a_wrong_certificate_is_told_apart(server: Credentials, wh
         assert re.match(f"the server's own certificate {why}", diagnose(at, site_of(OURS), "localhost"))
 
 
+def test_when_the_certificates_of_both_sides_have_expired_both_are_named() -> None:
+    with serving(server_of(OURS, NOW - 3 * DAY)) as at:
+        said = diagnose(at, site_of(OURS, NOW - 4 * DAY), "localhost")
+    assert said.startswith("the server's own certificate is not valid now: certificate has expired (valid from ")
+    assert "And of this site's own certificate: the certificate expired at " in said
+
+
 def test_a_server_of_another_name_is_told_apart(address: str) -> None:
     said = diagnose(address, site_of(OURS), "elsewhere.example")
     assert said.startswith("the server's own certificate does not carry the name 'elsewhere.example': ")
