@@ -20,7 +20,7 @@ from .sites import SiteView
 _BAD_WHEN_TRUE = frozenset({"Degraded", "Failed"})
 _QUIET = frozenset({
     "NotFinished", "NotStarted", "NotAccepted", "AllSites", "Finished", "Waiting", "WaitingForSites", "Issuing", "Pending",
-    "Admitted", "Training",
+    "Admitted", "Training", "Failed",
 })  # fmt: skip
 _SITE_KEYS = ("state", "reason", "message", "restarts", "forgiven", "restartRound")
 _KEYS = (

@@ -22,8 +22,8 @@ SCRIPT = f"""
 import numpy as np
 import fedjob
 
-print("begins at", fedjob.get_site_name(), flush=True)
 with fedjob.init({{"w": np.zeros(300_000, np.float32)}}):
+    print("begins at", fedjob.get_site_name(), flush=True)
     while fedjob.is_running():
         model = fedjob.receive()
         params = {{"w": model.params["w"] + np.float32(1)}}
