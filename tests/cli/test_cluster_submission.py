@@ -15,7 +15,7 @@ kind: FederatedJob
 metadata: {name: digits}
 spec:
   workflow: {rounds: 10}
-  trainer: {command: [python, train.py, --config, config.json]}
+  trainer: {command: [python, train.py, --config, config.json, --cohort, patients.csv]}
   sites: [{name: a}, {name: b}]
 """
 TREE = {
@@ -72,7 +72,11 @@ def test_only_what_the_user_wrote_is_sent(folder: Path) -> None:
     ("before", "after", "code"),
     [
         ("{command:", "{image: registry.example/digits:1, command:", "in the image registry.example/digits:1"),
-        ("{command: [python, train.py, --config, config.json]}", "{files: {train.py: pass}}", "train.py (0.0 KiB)"),
+        (
+            "{command: [python, train.py, --config, config.json, --cohort, patients.csv]}",
+            "{files: {train.py: pass}}",
+            "train.py (0.0 KiB)",
+        ),
     ],
 )
 def test_a_job_that_has_its_code_is_sent_as_it_is(folder: Path, before: str, after: str, code: str) -> None:

@@ -44,8 +44,8 @@ def submit(
 ) -> None:
     """Send a job to the cluster: the same file that `run` takes.
 
-    The Python code beside the job file goes along, and what the command names, unless the job names an image or carries files.
-    Nothing else does, unless --files asks for it: what else lies there may be data.
+    The Python code beside the job file goes along, and scripts and configurations that its command names, unless the job names an
+    image or carries files. Nothing else does, unless --files asks for it: what else lies there may be data.
 
     Example: `fedjob submit job.yaml -n team-a --watch`
     """

@@ -13,6 +13,7 @@ from ..api.job import MAX_FILES_BYTES
 from .failures import ClusterError
 
 _MAX_FILES = 64
+_CODE = frozenset({".py", ".sh", ".json", ".yaml", ".yml", ".toml", ".ini", ".cfg"})  # and no table of patients
 _LEFT_OUT = frozenset({"__pycache__", "runs", "node_modules", "site-packages"})
 
 
@@ -77,7 +78,7 @@ def _code(job: FederatedJob, path: Path, patterns: Sequence[str]) -> dict[str, s
     elif trainer.files or trainer.image is not None:
         return {}
     else:
-        found = set(_python_files(folder)) | {word for word in trainer.command if _is_script(folder, word)}
+        found = set(_python_files(folder)) | {word for word in trainer.command if _is_code(folder, word)}
         script = next((word for word in trainer.command if word.endswith(".py")), None)
         if script is not None and script not in found:
             raise Refused(
@@ -105,10 +106,11 @@ def _python_files(folder: Path) -> Iterator[str]:
         yield from (Path(place, name).relative_to(folder).as_posix() for name in files if name.endswith(".py"))
 
 
-def _is_script(folder: Path, word: str) -> bool:
-    """Whether a word of the command is a file of the folder, such as config.json or run.sh."""
+def _is_code(folder: Path, word: str) -> bool:
+    """Whether a word of the command is a script or a configuration of the folder, such as run.sh or config.json."""
     path = Path(word)
-    return not path.is_absolute() and ".." not in path.parts and (folder / path).is_file()
+    inside = not path.is_absolute() and ".." not in path.parts
+    return inside and path.suffix in _CODE and (folder / path).is_file()
 
 
 def _texts(path: Path, folder: Path, names: Sequence[str]) -> dict[str, str]:

@@ -27,6 +27,8 @@ from fedjob_operator.names import CLIENT, SERVER
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 COMPLETE = json.dumps({"reason": "RoundsCompleted", "message": ""})
+pytestmark = pytest.mark.timeout(300)  # each test starts many processes
+
 Fedjob = Callable[..., subprocess.CompletedProcess[str]]
 
 
