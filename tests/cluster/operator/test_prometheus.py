@@ -93,6 +93,16 @@ def test_every_series_reaches_prometheus_with_the_right_value(
         )
         assert missing == set()
         assert watching.firing(job.namespace) == {}
+        on_the_dashboard(watching, until)
+
+
+def on_the_dashboard(watching: Prometheus, until: Any) -> None:
+    """Every panel has something to show."""
+    board = json.loads((ROOT / "charts" / "fedjob" / "files" / "dashboard.json").read_text())
+    for panel in board["panels"]:
+        for target in panel.get("targets", ()):
+            query = target["expr"].replace("$__range", "1m").replace("$namespace", ".*").replace("$job", ".*")
+            until(f"data for {panel['title']}", lambda q=query: watching.query(q))
 
 
 def of_the_operator(watching: Prometheus, namespace: str, until: Any) -> None:
