@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from .store import WATCHED
 
 log = logging.getLogger(__name__)
 
+_END_SECONDS = 2.0
 _WATCH_SECONDS = 1.0  # between two watches of one kind, at least
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before kopf is started again
 OURS = f"{names.MANAGED_BY}={names.MANAGER}"
@@ -103,11 +104,12 @@ def settings() -> kopf.OperatorSettings:
     s.networking.connect_timeout = 5
     s.networking.error_backoffs = [1, 2, 4, 8]
     s.networking.enforce_retry_after = True
+    s.queueing.idle_timeout = 1.0  # a task for each object that has news lives so long; a burst makes thousands
     s.queueing.error_delays = [1, 2, 5, 10, 30]
     s.persistence.diffbase_storage = _NoDiffs()
     s.persistence.progress_storage = _NoProgress()
     s.persistence.finalizer = f"{names.GROUP}/never-used"  # should kopf ever add one, it names us
-    s.process.ultimate_exiting_timeout = 20
+    s.process.ultimate_exiting_timeout = None  # it would kill the process, not the thread
     s.execution.max_workers = 2
     for kind in (names.JOB, names.POD):
         s.watching.label_selectors[kind.plural] = OURS  # not every pod of the cluster
@@ -181,8 +183,7 @@ async def _until_it_ends(own: Settings, tell: Tell) -> BaseException:
 
     def run() -> None:
         try:
-            asyncio.run(_operator(own, hand_over, stop))
-            why: BaseException = RuntimeError("kopf has ended")
+            why = _run(_first_to_end(own, hand_over, stop))
         except BaseException as e:  # noqa: BLE001 - the top of a thread
             why = e
         if not stop.is_set():
@@ -195,11 +196,33 @@ async def _until_it_ends(own: Settings, tell: Tell) -> BaseException:
         stop.set()
 
 
-async def _operator(own: Settings, tell: Tell, stop: threading.Event) -> None:
-    await kopf.operator(
+async def _first_to_end(own: Settings, tell: Tell, stop: threading.Event) -> BaseException:
+    """Run kopf's tasks, which never end unless kopf does; returns why."""
+    tasks = await kopf.spawn_tasks(
         registry=registry(tell),
         settings=settings(),
         clusterwide=not own.namespaces,
         namespaces=sorted({own.namespace, *own.namespaces}) if own.namespaces else (),
         stop_flag=stop,
     )
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    errors = [error for task in done if not task.cancelled() and (error := task.exception()) is not None]
+    return errors[0] if errors else RuntimeError("kopf has ended")
+
+
+def _run(main: Coroutine[Any, Any, BaseException]) -> BaseException:
+    """As asyncio.run, but what does not end in time when it is cancelled is left alone.
+
+    After a watch has failed, kopf's other watches wait for a login that will never come (seen with 1.45), and kopf for them.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=_END_SECONDS))
+        loop.set_exception_handler(lambda *_: None)  # what is left is told about once more when it is collected
+        loop.close()
