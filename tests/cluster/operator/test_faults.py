@@ -199,6 +199,25 @@ def test_writes_that_always_fail_are_tried_seldom(
     assert loops(calls) == {}
 
 
+def test_watches_that_always_end_at_once_are_asked_for_seldom(
+    admin: Any, keep_operator: Any, submit: Any, kubelet: Any, proxy: Any, timed: Any, until: Any
+) -> None:
+    broken = True
+    calls = timed(lambda call: Says("") if broken and call.is_watch else None)
+    operator = keep_operator(url=proxy.url)
+    until("the operator to lead", lambda: operator.leads)
+    job = submit()
+
+    def tries() -> list[float]:
+        return [when for when, call in calls if call.is_watch and call.path == names.POD.path("")]
+
+    until("five tries", lambda: len(tries()) >= 5)
+    assert all(later - earlier >= 0.9 for earlier, later in zip(tries(), tries()[1:], strict=False))
+    broken = False
+    comes_up(admin, job, kubelet, until)
+    assert loops(calls) == {}
+
+
 def test_an_api_server_that_is_away_for_a_while(
     admin: Any, keep_operator: Any, submit: Any, kubelet: Any, proxy: Any, timed: Any, until: Any
 ) -> None:
