@@ -34,7 +34,7 @@ def _up(name: str, binaries: Path, images: list[Path]) -> int:
     began = time.monotonic()
     try:
         made = cluster.up(name, binaries)
-    except ValueError as e:
+    except (ValueError, cluster.InUseError) as e:
         print(e, file=sys.stderr)
         return 2
     print(f"The cluster {name} stands after {time.monotonic() - began:.0f} s.")
@@ -53,10 +53,14 @@ Other clusters reach its NodePorts at {made.layout.node}. Logs of its parts: {ma
 
 
 def _down(names: list[str]) -> int:
+    code = 0
     for name in names:
-        there = cluster.down(name)
-        print(f"The cluster {name} is gone." if there else f"There is no cluster {name}.")
-    return 0
+        try:
+            print(f"The cluster {name} is gone." if cluster.down(name) else f"There is no cluster {name}.")
+        except cluster.InUseError as e:
+            print(f"{e}; left as it is", file=sys.stderr)
+            code = 1
+    return code
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ NODE_SECONDS = 60.0
 
 _SCHEDULER = "scheduler-token"
 _READY = "ready"  # a file of the folder: the cluster once stood
+
+
+class InUseError(AssertionError):
+    """Another process runs this cluster for as long as it lives itself."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,12 @@ class Cluster:
 
 
 def up(name: str, binaries: Path) -> Cluster:
-    """A cluster that outlives this program; one that stands already is left as it is. Raises ValueError, AssertionError."""
+    """A cluster that outlives this program; one that stands already is left as it is.
+
+    Raises ValueError for a name that does not do, InUseError, AssertionError if a part does not come up.
+    """
     with _locked():
+        _check_use(name)
         if (there := _standing(name, binaries)) is not None:
             return there
         _remove(name)
@@ -76,8 +85,7 @@ def running(name: str, binaries: Path) -> Iterator[Cluster]:
     """A cluster that runs inside the block. Those that a killed program left are removed first."""
     sweep()
     with _locked():
-        if (user := owner(layout.ROOT / name)) is not None:
-            raise AssertionError(f"the cluster {name} is in use by process {user.pid}")
+        _check_use(name)
         _remove(name)
         of = layout.reserve(name)
         processes = Processes(of.folder, of.enter)
@@ -89,9 +97,19 @@ def running(name: str, binaries: Path) -> Iterator[Cluster]:
 
 
 def down(name: str) -> bool:
-    """End a cluster and remove all that it has on this machine; says whether there was one."""
+    """End a cluster and remove all that it has on this machine; says whether there was one.
+
+    Raises InUseError if another process that lives runs it for itself.
+    """
     with _locked():
+        _check_use(name)
         return _remove(name)
+
+
+def _check_use(name: str) -> None:
+    user = owner(layout.ROOT / name)
+    if user is not None and user.alive() and user.pid != os.getpid():
+        raise InUseError(f"the cluster {name} is in use by process {user.pid}")
 
 
 def names() -> list[str]:

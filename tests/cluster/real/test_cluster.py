@@ -124,6 +124,8 @@ def test_the_next_run_removes_what_a_killed_one_left(binaries: Path) -> None:
     assert run.stdout.readline() == b"stands\n"
     place = layout.find("crash")
     assert place is not None
+    with pytest.raises(clusters.InUseError, match=f"in use by process {run.pid}"):
+        clusters.down("crash")
     run.send_signal(signal.SIGKILL)
     run.communicate(timeout=30)
     assert _traces(place) != []
