@@ -15,6 +15,7 @@ from urllib.parse import urlencode, urlsplit
 from fedjob_operator.names import Kind
 
 PATIENCE_SECONDS = 60.0
+_IDLE_SECONDS = 30.0  # the API server hangs up after 90
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 
@@ -66,15 +67,15 @@ class Kube:
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": content, "Accept": "application/json"}
         if self.as_user:
             headers["Impersonate-User"] = self.as_user
-        line = getattr(self._lines, "line", None)
-        if line is None:
+        line, used = getattr(self._lines, "line", None), getattr(self._lines, "used", 0.0)
+        if line is None or time.monotonic() - used > _IDLE_SECONDS:
             line = http.client.HTTPSConnection(urlsplit(self.url).netloc, context=self.trust, timeout=30)
         self._lines.line = None  # until the answer is read whole
         line.request(verb, target, body, headers)
         answer = line.getresponse()
         text = answer.read()
         if not answer.will_close:
-            self._lines.line = line
+            self._lines.line, self._lines.used = line, time.monotonic()
         return answer.status, answer.getheader("Content-Type", ""), text
 
     def get(self, kind: Kind, namespace: str, name: str) -> Any:

@@ -13,7 +13,7 @@ from cluster.real.images import Images
 from fedjob_operator.names import CLIENT, SERVER
 
 ROUNDS = 10
-STEADY_ROUNDS = 40
+STEADY_ROUNDS = 30
 
 
 @pytest.fixture
@@ -44,15 +44,15 @@ def test_servers_scripts_and_the_operator_are_killed_and_the_model_has_the_same_
 ) -> None:
     """Each is struck in the middle of the job, some by a deletion, some by SIGKILL; every round is told once."""
     expected = federation.local_model(federation.steady("steady", STEADY_ROUNDS, 0.0), tmp_path)
-    job = federation.submit(team, federation.steady("steady", STEADY_ROUNDS, 1.0))
+    job = federation.submit(team, federation.steady("steady", STEADY_ROUNDS, 2.0))
     job.round_reached(2)
     job.delete_pod(SERVER)
-    job.round_reached(6)
+    job.round_reached(4)
     job.strike(CLIENT, "hospital-b")
-    job.round_reached(10)
+    job.round_reached(6)
     _kill_the_operator(team)
     job.strike(SERVER)
-    job.round_reached(14)
+    job.round_reached(8)
     job.delete_pod(CLIENT, "hospital-c")
     job.complete()
     assert job.model() == expected
