@@ -5,6 +5,7 @@ All tests of a run share one control plane, and each has a namespace of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from cluster import measures
 from cluster.apiproxy import ApiProxy
 from cluster.controlplane import ADMIN, ControlPlane, control_plane
 from cluster.kube import Kube, RefusedError, until
+from fedjob_operator import names
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -120,14 +122,28 @@ def admin(plane: ControlPlane) -> Kube:
 
 
 @pytest.fixture
-def namespace(admin: Kube, request: pytest.FixtureRequest) -> str:
-    """A namespace of the test's own that enforces Pod Security "restricted", with its service account."""
+def namespace(admin: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own that enforces Pod Security "restricted", with its service account.
+
+    Jobs that the test leaves are deleted: the operators of later tests would see to them.
+    """
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50].rstrip("-")
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     body = {"metadata": {"generateName": f"{name}-", "labels": labels}}
     made = str(admin.call("POST", "/api/v1/namespaces", body)["metadata"]["name"])
     until(f"the service account of {made}", lambda: _has_account(admin, made))  # pods are refused before
-    return made
+    yield made
+    _delete_jobs(admin, made)
+
+
+def _delete_jobs(admin: Kube, namespace: str) -> None:
+    """The jobs of a namespace, and what sites anywhere have of them: without an operator nobody else would."""
+    with contextlib.suppress(RefusedError):  # a plane without our kinds
+        for job in admin.list(names.FEDERATED_JOB, namespace):
+            admin.delete(names.FEDERATED_JOB, namespace, job["metadata"]["name"])
+        for part in admin.list(names.SITE_JOB):
+            if part["spec"]["job"]["namespace"] == namespace:
+                admin.delete(names.SITE_JOB, part["metadata"]["namespace"], part["metadata"]["name"])
 
 
 def _has_account(admin: Kube, namespace: str) -> bool:

@@ -254,7 +254,7 @@ def _take_over(stage: Stage, job: Any, replicas: list[Operator], number: int) ->
     written: list[tuple[float, str]] = []
 
     def judge(call: Call) -> None:
-        if is_write(call):
+        if is_write(call) and f"/namespaces/{job.namespace}/" in call.path:
             written.append((time.monotonic(), call.path))
 
     stage.proxy.judge = judge

@@ -22,6 +22,7 @@ from cluster.real.installation import SYSTEM
 from fedjob_operator import names
 
 ROUNDS = 20
+WATCHED_ROUNDS = 60  # the job is there as long as Prometheus needs to find it, also on an idle machine
 SECONDS = ("--wait", "--timeout", "180s")
 
 
@@ -80,7 +81,7 @@ def _discover(cluster: Cluster, path: Path) -> dict[str, Any]:
 def test_a_prometheus_in_the_cluster_finds_and_reads_operator_server_and_clients(
     cluster: Cluster, hub: Helm, images: Images, tmp_path: Path
 ) -> None:
-    job = federation.submit(cluster, federation.example(images, "mnist-watched", 8))
+    job = federation.submit(cluster, federation.example(images, "mnist-watched", WATCHED_ROUNDS))
     job.round_reached(1)
     layout = cluster.layout
     with prometheus(
