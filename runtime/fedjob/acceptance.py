@@ -53,7 +53,7 @@ class Header:
 
 
 def plain_text(text: str, most: int = 2000) -> str:
-    """What a site says of itself, for logs and people: one line, of so many characters at the most."""
+    """What the other side says, for logs and people: one line, of so many characters at the most."""
     return "".join(c if c.isprintable() else " " for c in text[:most])
 
 

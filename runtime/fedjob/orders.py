@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from . import wire_pb2 as wire
+from .acceptance import plain_text
 from .errors import RemoteProtocolError
 
 PARTS = ("params", "optimizer_params")
 MAX_PART_BYTES = 1 << 42  # beyond any model's: what is announced costs memory before it comes, 16 bytes per MiB
-MAX_CHARACTERS = 2000  # of what a server says for people
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -18,27 +18,20 @@ def checked(event: wire.Downward) -> wire.Downward:
     if event.HasField("task"):
         names = [part.name for part in event.task.parts]
         if len(set(names)) < len(names):
-            raise RemoteProtocolError(f"the server's task names a part twice: {_clipped(', '.join(names))}")
+            raise RemoteProtocolError(f"the server's task names a part twice: {plain_text(', '.join(names))}")
         for part in event.task.parts:
             _check(part)
     return event
 
 
-def sentence(text: str) -> str:
-    """What a server says for people, as one line of bounded length."""
-    return _clipped("".join(c if c.isprintable() else " " for c in text[: MAX_CHARACTERS + 1]))
-
-
 def _check(part: wire.Part) -> None:
     if part.name not in PARTS:
         raise RemoteProtocolError(
-            f"the server's task has a part {_clipped(repr(part.name))}; known: {', '.join(PARTS)}"
+            f"the server's task has a part {plain_text(repr(part.name))}; known: {', '.join(PARTS)}"
         )
     if not _DIGEST.fullmatch(part.digest):
-        raise RemoteProtocolError(f"the server names {part.name} by {_clipped(repr(part.digest))}, which is no digest")
+        raise RemoteProtocolError(
+            f"the server names {part.name} by {plain_text(repr(part.digest))}, which is no digest"
+        )
     if part.size > MAX_PART_BYTES:
         raise RemoteProtocolError(f"the server announces {part.name} of {part.size} bytes; at most {MAX_PART_BYTES}")
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1]}…"

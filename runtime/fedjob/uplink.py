@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from . import chunks, frames, tls
 from . import wire_pb2 as wire
+from .acceptance import plain_text
 from .chunks import CHUNK_BYTES, Pause, Range, Table
 from .codec import Outflow
 from .dtypes import Bytes
@@ -36,7 +37,7 @@ from .errors import (
 from .frames import Piece
 from .identity import Credentials
 from .incoming import Incoming
-from .orders import checked, sentence
+from .orders import checked
 from .tally import ClientTally
 from .transport import Channel, Gone, PermissionDenied
 from .version import __version__
@@ -184,7 +185,7 @@ class Uplink:
                         with self._changed:
                             self._answered[_name(announce.key)] = self._lines
                         verdict = reply.verdict
-                        verdict.reason, verdict.message = sentence(verdict.reason), sentence(verdict.message)
+                        verdict.reason, verdict.message = plain_text(verdict.reason), plain_text(verdict.message)
                         return verdict
                     if turn.take(reply):
                         outage = Outage()
@@ -302,7 +303,7 @@ class Uplink:
                 if self._task is not None and self._task.key == key:
                     self._task = None
             elif event.HasField("end"):
-                self._ended = Ended(event.end.state, sentence(event.end.reason), sentence(event.end.message))
+                self._ended = Ended(event.end.state, plain_text(event.end.reason), plain_text(event.end.message))
             self._changed.notify_all()
 
     def _break(self, error: Exception) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from fedjob.quantities import count_text, metric_text, seconds_text
 from fedjob.records import LoggedValue, RoundRecord, Status, append, read_history, read_metrics, read_status, to_json
 from fuzz.bounds import allocating_at_most
 from fuzz.hostile import BOMBS, JSON, altered
+from fuzz.parsers import AUTHORITY, GOOD, NOW
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))  # a long run: FUZZ_EXAMPLES=2000 pytest tests/fuzz
 MULTIPLE, CONSTANT = 48, 1 << 20  # bytes of Python's objects for each byte of a file, and besides
@@ -124,11 +124,6 @@ def test_the_header_of_an_answer_is_read_or_refused(document: Any) -> None:
 @given(st.floats())
 def test_every_number_can_be_shown(value: float) -> None:
     assert all(text(value) for text in (seconds_text, count_text, metric_text))
-
-
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
-AUTHORITY = identity.create_authority("c0ffee", now=NOW, lifetime=timedelta(hours=1))
-GOOD = identity.issue(AUTHORITY, AUTHORITY.site("a"), now=NOW, lifetime=timedelta(hours=1))
 
 
 @settings(deadline=None, max_examples=EXAMPLES)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjob import exchange, identity, transport
+from fedjob import exchange, identity
 from fedjob import wire_pb2 as wire
 from fedjob.chunks import Table, digest
 from fedjob.codec import flatten
@@ -28,6 +25,7 @@ from fedjob.frames import Piece
 from fedjob.model import FLModel
 from fedjob.uplink import Uplink
 from fuzz.messages import altered, made_up
+from runtime.conftest import listening
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
 UID, PATIENCE_SECONDS, LOST_SECONDS, MOST_CHARACTERS = "c0ffee", 30.0, 0.3, 3000
@@ -61,7 +59,6 @@ class Liar:
     """A server that says what the test wants it to say; that the job is over, once a site has called often enough."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
         self.say((), (), ())
 
     def say(self, line: Sequence[wire.Downward], pieces: Sequence[wire.Chunk], replies: Sequence[wire.Reply]) -> None:
@@ -100,30 +97,10 @@ def liar() -> Iterator[tuple[Liar, Callable[[], Uplink]]]:
     """The liar, and how to connect to it."""
     now, life = datetime.now(UTC), timedelta(hours=1)
     authority = identity.create_authority(UID, now=now, lifetime=life)
-    own = identity.issue(authority, authority.server(), now=now, lifetime=life, dns_names=["localhost"])
     site = identity.issue(authority, authority.site("a"), now=now, lifetime=life)
     service = Liar()
-    with listening(service, own) as address:
+    with listening(service, authority) as address:
         yield service, lambda: Uplink(address, "localhost", site, 1, LOST_SECONDS)
-
-
-@contextmanager
-def listening(service: Liar, credentials: identity.Credentials) -> Iterator[str]:
-    loop, port, stop = service.loop, Future[int](), asyncio.Event()
-
-    async def serve() -> None:
-        server, bound = await transport.serve(service, "127.0.0.1:0", credentials)
-        port.set_result(bound)
-        await stop.wait()
-        await server.stop(grace=None)
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    try:
-        yield f"127.0.0.1:{port.result(PATIENCE_SECONDS)}"
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(PATIENCE_SECONDS)
 
 
 def configuration(folder: Path, params: str) -> SiteConfig:

@@ -39,10 +39,20 @@ def serving(
     authority: identity.Authority,
     newest: Callable[[], identity.Credentials] | None = None,
 ) -> Iterator[str]:
-    """A real server for a session, in a thread with its own event loop; gives its address."""
+    """A real server for a session; gives its address."""
+    with listening(JobService(session, UID, identity.TRUST_DOMAIN, folder / "metrics.jsonl"), authority, newest) as at:
+        yield at
+
+
+@contextmanager
+def listening(
+    service: transport.Service,
+    authority: identity.Authority,
+    newest: Callable[[], identity.Credentials] | None = None,
+) -> Iterator[str]:
+    """A service behind real mTLS, in a thread with its own event loop; gives its address."""
     now, life = datetime.now(UTC), timedelta(hours=1)
     credentials = identity.issue(authority, authority.server(), now=now, lifetime=life, dns_names=["localhost"])
-    service = JobService(session, UID, identity.TRUST_DOMAIN, folder / "metrics.jsonl")
     loop, port = asyncio.new_event_loop(), Future[int]()
     stop = asyncio.Event()
 
