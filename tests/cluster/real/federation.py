@@ -129,21 +129,21 @@ class Submitted:
         found = [c for c in conditions if c["type"] == kind]
         return (found[0]["status"], found[0]["reason"], found[0]["message"]) if found else ("", "", "")
 
-    def complete(self) -> None:
+    def complete(self, seconds: float = JOB_SECONDS) -> None:
         """Wait until the job is complete. Raises AssertionError at once if it fails."""
-        self._until("to be complete", lambda: self.condition("Complete")[0] == "True")
+        self._until("to be complete", lambda: self.condition("Complete")[0] == "True", seconds)
 
     def round_reached(self, number: int) -> None:
         """Wait until so many rounds are complete. Raises AssertionError at once if it fails."""
         self._until(f"to complete round {number}", lambda: self.completed_rounds >= number)
 
-    def _until(self, what: str, found: Callable[[], bool]) -> None:
+    def _until(self, what: str, found: Callable[[], bool], seconds: float = JOB_SECONDS) -> None:
         def seen() -> bool:
             assert self.condition("Failed")[0] != "True", self.condition("Failed")
             return found()
 
         try:
-            until(f"{self.name} {what}", seen, JOB_SECONDS)
+            until(f"{self.name} {what}", seen, seconds)
         except AssertionError as e:
             raise AssertionError(f"{e}\n{self.story()}") from e
 
