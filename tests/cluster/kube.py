@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -15,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from fedjob_operator.names import Kind
 
 PATIENCE_SECONDS = 60.0
+_WATCH_SECONDS = 3600
 _IDLE_SECONDS = 30.0  # the API server hangs up after 90
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
@@ -42,6 +45,14 @@ def until(what: str, found: Callable[[], Any], seconds: float = PATIENCE_SECONDS
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds:.0f} s for {what}; last seen: {last!r}")
         time.sleep(0.05)  # between two looks, not instead of one
+
+
+def _events(answer: http.client.HTTPResponse) -> Iterator[Raw]:
+    with contextlib.suppress(
+        OSError, http.client.HTTPException, AttributeError
+    ):  # the line was cut, or closed while we read
+        for text in answer:
+            yield json.loads(text)
 
 
 @dataclass
@@ -91,6 +102,19 @@ class Kube:
         """All objects of a kind; namespace "": of all namespaces."""
         found: list[Any] = self.call("GET", kind.path(namespace), labelSelector=labels)["items"]
         return found
+
+    @contextlib.contextmanager
+    def watching(self, kind: Kind, namespace: str) -> Iterator[Iterator[Raw]]:
+        """What is there, then what becomes of it, event by event, for another thread to read; it ends with the block."""
+        line = http.client.HTTPSConnection(urlsplit(self.url).netloc, context=self.trust)
+        query = urlencode({"watch": "1", "resourceVersion": "0", "timeoutSeconds": _WATCH_SECONDS})
+        line.request("GET", f"{kind.path(namespace)}?{query}", headers={"Authorization": f"Bearer {self.token}"})
+        sock, answer = line.sock, line.getresponse()
+        try:
+            yield _events(answer)
+        finally:
+            sock.shutdown(socket.SHUT_RDWR)  # whoever reads comes to the end
+            line.close()
 
     def create(self, kind: Kind, namespace: str, name: str, **parts: Any) -> Any:
         """Make an object from its parts: spec, status, data, metadata beside name and namespace."""

@@ -30,7 +30,7 @@ from .policy import judge
 from .runs import blocked, death, limit_text, living, pause_seconds
 
 _BAD_WHEN_TRUE = frozenset({"Finished"})
-_QUIET = frozenset({"NotStarted", "NotFinished", "Pending", "Suspended", "Finished", "Succeeded"})
+_QUIET = frozenset({"Accepted", "NotStarted", "NotFinished", "Pending", "Suspended", "Finished", "Succeeded"})
 _KEYS = ("observedGeneration", "attempt", "run", "restarts", "lastTermination", "certificateNotAfter", "conditions")
 _UNFINISHED = State(FALSE, "NotFinished")
 

@@ -19,8 +19,8 @@ from .sites import SiteView
 
 _BAD_WHEN_TRUE = frozenset({"Degraded", "Failed"})
 _QUIET = frozenset({
-    "NotFinished", "NotStarted", "NotAccepted", "AllSites", "Finished", "Waiting", "WaitingForSites", "Issuing", "Pending",
-    "Admitted", "Training", "Failed",
+    "NotFinished", "NotStarted", "NotAccepted", "AllSites", "Finished", "Waiting", "WaitingForSites", "Issuing", "Issued",
+    "Pending", "Admitted", "Training", "Failed",
 })  # fmt: skip
 _SITE_KEYS = ("state", "reason", "message", "restarts", "forgiven", "restartRound")
 _KEYS = (
