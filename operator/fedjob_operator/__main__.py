@@ -37,7 +37,7 @@ from .reconcile import Reconciler
 from .resync import Resync
 from .rotation import Rotation
 from .routes import Key
-from .settings import HUB, SITE, Settings
+from .settings import CA_KEY, HUB, SITE, CaBundle, Settings
 from .store import Store
 from .workqueue import WorkQueue
 
@@ -238,6 +238,8 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
     add("--hub-url", default="", help="https://host:port where the servers of jobs report; default: nowhere")
     add("--hub-name", default="", help="DNS name in the certificate of that address; default: the host")
     add("--image-pull-secrets", default="", help="names of Secrets for the pods of jobs, separated by commas")
+    add("--ca-bundle", default="", help="ConfigMap, where jobs are, of authorities for the code of a first model")
+    add("--ca-bundle-key", default=CA_KEY, help="key of that ConfigMap")
     add("--scrape-from", default="", help="namespaces that may read the metrics of jobs' pods, separated by commas")
     add("--metrics-port", type=int, default=names.METRICS_PORT)
     add("--reports-port", type=int, default=names.HUB_PORT)
@@ -267,6 +269,7 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
         hub_url=given.hub_url.rstrip("/"),
         hub_name=given.hub_name or host or "fedjob-hub",
         image_pull_secrets=_names(given.image_pull_secrets),
+        ca_bundle=CaBundle(given.ca_bundle, given.ca_bundle_key) if given.ca_bundle else None,
         scrape_from=_names(given.scrape_from),
         workers=given.workers,
         resync_seconds=given.resync_seconds,

@@ -21,6 +21,7 @@ _IMAGE_REASONS = frozenset(
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _MAX_WORDS = 1000
 _COMBINED = "(combined from similar events): "
+_TIME_HAS_PASSED = "Unable to attach or mount volumes"
 _FORBIDDEN_POD = re.compile(r'^pods "[^"]*" is forbidden: ')  # a name that is another one at the next try
 
 
@@ -28,9 +29,9 @@ _FORBIDDEN_POD = re.compile(r'^pods "[^"]*" is forbidden: ')  # a name that is a
 class Pod:
     """A pod of a server or a client.
 
-    problem: why it does not run, one of ImagePull, Unschedulable, NodeLost, "" if nothing is wrong; words: what is known of it,
-    or the last words of a container that has ended. disrupted: it was ended from outside: eviction, preemption, a lost node.
-    out_of_memory: a container was killed for the memory that it used.
+    problem: why it does not run, one of ImagePull, Unschedulable, MountFailed, NodeLost, "" if nothing is wrong; words: what is
+    known of it, or the last words of a container that has ended. disrupted: it was ended from outside: eviction, preemption, a lost
+    node. out_of_memory: a container was killed for the memory that it used. mounting: its volumes and network are not there yet.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Pod:
     exit_code: int | None = None
     disrupted: bool = False
     out_of_memory: bool = False
+    mounting: bool = False
     problem: str = ""
     words: str = ""
 
@@ -206,8 +208,21 @@ def read_refusal(events: Iterable[Raw]) -> str:
     newest = max(events, key=_told_at, default=None)
     if newest is None:
         return ""
-    words = str(newest.get("message") or "").removeprefix(_COMBINED).removeprefix("Error creating: ")
-    return _FORBIDDEN_POD.sub("", words)[:_MAX_WORDS]
+    return _FORBIDDEN_POD.sub("", _words(newest).removeprefix("Error creating: "))[:_MAX_WORDS]
+
+
+def read_mount_failure(events: Iterable[Raw]) -> str:
+    """Why a volume is not mounted, from a pod's FailedMount events: the newest one that tells more than that time has passed."""
+
+    def weight(event: Raw) -> tuple[bool, str]:
+        return not _words(event).startswith(_TIME_HAS_PASSED), _told_at(event)
+
+    newest = max(events, key=weight, default=None)
+    return _words(newest)[:_MAX_WORDS] if newest is not None else ""
+
+
+def _words(event: Raw) -> str:
+    return str(event.get("message") or "").removeprefix(_COMBINED)
 
 
 def _told_at(event: Raw) -> str:
@@ -234,10 +249,17 @@ def read_pod(raw: Raw) -> Pod:
         exit_code=ended.get("exitCode"),
         disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
         out_of_memory=ended.get("reason") == "OOMKilled",
+        mounting=_mounting(status, conditions) and not leaving and not problem,
         problem=problem,
         words=words
         or str(ended.get("message") or ended.get("reason") or status.get("message") or "")[-_MAX_WORDS:].strip(),
     )
+
+
+def _mounting(status: Raw, conditions: Mapping[str, Raw]) -> bool:
+    """Whether the kubelet has the pod and cannot start a container yet: this condition is of volumes and network, not of images."""
+    started = conditions.get("PodReadyToStartContainers", {}).get("status")
+    return status.get("phase", "Pending") == "Pending" and started == "False"
 
 
 def _ended(containers: Iterable[Raw]) -> Raw:

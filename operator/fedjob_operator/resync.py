@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from . import names
 from .cluster import JSON, METADATA, ApiError, Cluster
 from .metrics import Metrics
 from .names import Kind
-from .observed import Raw, read_refusal
+from .observed import Raw, read_mount_failure, read_refusal
 from .routes import Key
 from .settings import Settings
 from .store import CHILDREN, WATCHED, Place, Store, place_of
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _SETTLE_SECONDS = 2.0  # several streams begin anew together
 _LONGEST_SECONDS = 30.0
 _REFUSALS = {"involvedObject.kind": names.JOB.name, "reason": "FailedCreate"}
+_MOUNTS = {"involvedObject.kind": names.POD.name, "reason": "FailedMount"}
 _LABELLED = {names.MANAGED_BY: names.MANAGER}
 
 
@@ -45,6 +46,7 @@ class Resync:
     add: Callable[[Key], None]
     patience_seconds: float = 10.0
     dead: set[str] = field(default_factory=set)
+    _mounting: frozenset[str] = frozenset()  # UIDs of pods that had no volumes at the last look
     _begun: set[Kind] = field(default_factory=set)  # kinds whose stream has begun anew
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -81,15 +83,27 @@ class Resync:
         self._add(*self.store.all_keys())
 
     async def look_for_refusals(self) -> None:
-        """Why Jobs have no pod: a Job has no condition for it (seen with 1.35), but events. Nothing is asked while all have one."""
-        if not self.store.has_unborn:
-            return
+        """Why Jobs have no pod, and pods no volumes: neither has a condition for it (seen with 1.35), but events.
+
+        Nothing is asked while all have them; nor for pods that were not here at the last look, as volumes take a moment.
+        """
+        stuck = self.store.mounting & self._mounting
+        self._mounting = self.store.mounting
+        found: dict[str, str] = {}
+        if self.store.has_unborn:
+            found |= {uid: read_refusal(events) for uid, events in (await self._events(_REFUSALS)).items()}
+        if stuck:
+            found |= {uid: read_mount_failure(events) for uid, events in (await self._events(_MOUNTS)).items()}
+        self._add(*self.store.refusals(found))
+
+    async def _events(self, fields: Mapping[str, str]) -> dict[str, list[Raw]]:
+        """Events in the namespaces that we look after, by the UID of what they are about."""
         found: dict[str, list[Raw]] = {}
         for space in self._spaces():
-            async for page, _ in self.cluster.pages(names.EVENT, space, fields=_REFUSALS):
+            async for page, _ in self.cluster.pages(names.EVENT, space, fields=fields):
                 for event in page:
                     found.setdefault(event["involvedObject"]["uid"], []).append(event)
-        self._add(*self.store.refusals({uid: read_refusal(events) for uid, events in found.items()}))
+        return found
 
     def _spaces(self) -> list[str]:
         """The namespaces that we look after, "" for all."""

@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 HUB, SITE = "hub", "site"
+CA_KEY = "ca.crt"
+
+
+@dataclass(frozen=True)
+class CaBundle:
+    """Certificates in PEM, under a key of a ConfigMap in the pod's namespace."""
+
+    config_map: str
+    key: str = CA_KEY
 
 
 @dataclass(frozen=True)
@@ -14,7 +23,8 @@ class Settings:
 
     namespace: the operator's own: its Lease, its authority, the FederatedSites. namespaces: those it looks after; empty: all.
     hub_url: where jobs' servers report; "" for nowhere. hub_name: the DNS name in the hub's own certificate.
-    image_pull_secrets: of jobs' pods, in the pods' own namespaces. scrape_from: namespaces that may read the metrics of jobs' pods.
+    image_pull_secrets: of jobs' pods, in the pods' own namespaces. ca_bundle: for the code that makes a first model, in the
+    namespaces of jobs. scrape_from: namespaces that may read the metrics of jobs' pods.
     """
 
     namespace: str
@@ -26,6 +36,7 @@ class Settings:
     hub_url: str = ""
     hub_name: str = ""
     image_pull_secrets: tuple[str, ...] = ()
+    ca_bundle: CaBundle | None = None
     scrape_from: tuple[str, ...] = ()
     workers: int = 8
     resync_seconds: float = 300.0

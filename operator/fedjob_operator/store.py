@@ -96,7 +96,8 @@ class Store:
     _strangers: dict[Key, Child] = field(default_factory=dict)
     certificates: dict[tuple[str, str], Certificate] = field(default_factory=dict)
     _unborn: set[Place] = field(default_factory=set)  # Jobs that should have pods, and have none
-    _refused: dict[str, str] = field(default_factory=dict)  # UID of such a Job: why, in the API server's words
+    _mounting: set[Place] = field(default_factory=set)  # pods whose volumes are not there yet
+    _refused: dict[str, str] = field(default_factory=dict)  # UID of one of these: why, in the words of its events
     trouble: dict[Key, str] = field(default_factory=dict)  # why the API server refused the last pass, in its words
 
     # ------------------------------------------------------------------------------------------------ in
@@ -164,10 +165,15 @@ class Store:
         """Whether there is a Job without a pod, about which its events may say more."""
         return bool(self._unborn)
 
+    @property
+    def mounting(self) -> frozenset[str]:
+        """UIDs of the pods whose volumes are not there yet."""
+        return frozenset(self._objects[place].uid for place in self._mounting)
+
     def refusals(self, found: Mapping[str, str]) -> tuple[Key, ...]:
-        """Why Jobs without a pod have none, by their UIDs: all that is known. Returns the passes to which this is news."""
+        """Why Jobs have no pod and pods no volumes, by their UIDs: all that is known. Returns the passes to which this is news."""
         told: list[Key] = []
-        for seen in (self._objects[place] for place in self._unborn):
+        for seen in (self._objects[place] for place in self._unborn | self._mounting):
             if found.get(seen.uid, "") != self._refused.get(seen.uid, ""):
                 told += seen.keys
         self._refused = dict(found)
@@ -190,7 +196,7 @@ class Store:
         return Observed(
             job=raw,
             server_jobs=self._jobs(server),
-            pods=self._records(Pod, server),
+            pods=self._pods(server),
             sites={site.name: site for site in sites},
             site_jobs=self._records(SiteJob, assigned),
             children=(*self._children([*server, *assigned], uid), *((stranger,) if stranger else ())),
@@ -211,7 +217,7 @@ class Store:
             site_job=raw,
             policy=self._parse(policy) if policy in self._objects else None,
             jobs=self._jobs(mine),
-            pods=self._records(Pod, mine),
+            pods=self._pods(mine),
             children=self._children(mine, raw["metadata"]["uid"]),
             certificate=self.certificates.get((key.namespace, key.name)),
             trouble=self.trouble.get(key, ""),
@@ -243,6 +249,10 @@ class Store:
 
     def _jobs(self, places: Iterable[Place]) -> tuple[BatchJob, ...]:
         return tuple(replace(job, refused=self._refused.get(job.uid, "")) for job in self._records(BatchJob, places))
+
+    def _pods(self, places: Iterable[Place]) -> tuple[Pod, ...]:
+        found = ((pod, self._refused.get(pod.uid, "") if pod.mounting else "") for pod in self._records(Pod, places))
+        return tuple(replace(pod, problem="MountFailed", words=why) if why else pod for pod, why in found)
 
     def _children(self, places: Iterable[Place], uid: str) -> tuple[Child, ...]:
         return tuple(
@@ -278,11 +288,13 @@ class Store:
             self._take_out(place, old.file)
         self._objects[place] = seen
         self._of_kind[kind].add(place)
-        job = seen.record
-        if isinstance(job, BatchJob) and job.unborn and not job.suspended and not job.leaving:
-            self._unborn.add(place)
-        else:
-            self._unborn.discard(place)
+        self._unborn.discard(place)
+        self._mounting.discard(place)
+        match seen.record:
+            case BatchJob(unborn=True, suspended=False, leaving=False):
+                self._unborn.add(place)
+            case Pod(mounting=True):
+                self._mounting.add(place)
         if seen.file is not None:
             self._files[seen.file].add(place)
         return seen
@@ -292,6 +304,7 @@ class Store:
         self._of_kind[place[0]].discard(place)
         self._drifted.discard(place)
         self._unborn.discard(place)
+        self._mounting.discard(place)
         if seen is not None and seen.file is not None:
             self._take_out(place, seen.file)
 

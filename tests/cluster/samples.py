@@ -62,6 +62,7 @@ _POLICY: Raw = {
     "suspend": False,
     "floor": {"pod": {"maxPerJob": {"cpu": "8", "nvidia.com/gpu": "2"}}, "exchange": {"maxRounds": 200}},
     "data": [{"name": "scans", "claim": "scans-2026", "subPath": "v3", "readOnly": True}],
+    "caBundle": {"configMap": "company-authorities", "key": "roots.pem"},
     "rules": [
         {
             "name": "trial-42",

@@ -14,7 +14,7 @@ from fedjob.api import FederatedJob, validate
 from fedjob.config import ServerConfig, SiteConfig
 from fedjob_operator import names
 from fedjob_operator.build import client, server, site_job
-from fedjob_operator.settings import Settings
+from fedjob_operator.settings import CaBundle, Settings
 from fedjob_operator.trust import Trust
 
 SETTINGS = Settings("fedjob-system", "runtime:1", "test", hub_url="https://hub:8443", hub_name="hub")
@@ -54,9 +54,14 @@ def pods() -> list[dict[str, Any]]:
     variants = [
         of(),
         of(model={"initial": {"object": "train:model"}}),
+        replace(
+            of(model={"initial": {"object": "train:model"}}), settings=replace(SETTINGS, ca_bundle=CaBundle("company"))
+        ),
         of(server={"resources": {"limits": {"memory": "1Gi"}}}),
     ]
-    made = [server.job(one, 1) for one in variants] + [client.job(at(), 1), client.job(at(trainer=gpu), 1)]
+    told = replace(at(), authorities=CaBundle("company"))
+    clients = [client.job(one, 1) for one in (at(), at(trainer=gpu), told)]
+    made = [*(server.job(one, 1) for one in variants), *clients]
     return [create.manifest["spec"]["template"]["spec"] for create in made]
 
 
@@ -99,6 +104,35 @@ def test_a_sites_own_environment_goes_over_the_trainers_and_ours_over_both() -> 
     assert (variables["LR"], variables["SEED"]) == ("2", "0")
     assert variables["FEDJOB_DATA"] == names.DATA_FOLDER
     assert variables["FEDJOB_CONFIG"].endswith(names.CONFIG_FILE)
+
+
+def test_a_script_trusts_the_authorities_that_its_site_names_and_the_connection_to_its_server_does_not_change() -> None:
+    bare = at(trainer={"files": {"train.py": ""}, "env": [{"name": "CURL_CA_BUNDLE", "value": "/mine"}]})
+    told = replace(bare, authorities=CaBundle("company", "roots.pem"))
+    pod = client.job(told, 1).manifest["spec"]["template"]["spec"]
+    volume = next(v for v in pod["volumes"] if v["name"] == "ca-bundle")
+    assert volume["configMap"] == {"name": "company", "items": [{"key": "roots.pem", "path": "ca.crt"}]}
+    container = pod["containers"][0]
+    assert {"name": "ca-bundle", "mountPath": "/etc/fedjob-ca", "readOnly": True} in container["volumeMounts"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE"):
+        assert variables[name] == "/etc/fedjob-ca/ca.crt"
+    assert variables["CURL_CA_BUNDLE"] == "/mine"  # a variable that the site's policy let the job set
+    assert client.config_map(told) == client.config_map(bare)
+    assert "ca-bundle" not in json.dumps(client.job(bare, 1).manifest)
+
+
+def test_the_hubs_authorities_are_for_the_code_that_makes_a_first_model_and_not_for_the_server() -> None:
+    hub = replace(SETTINGS, ca_bundle=CaBundle("company"))
+    one = replace(of(model={"initial": {"object": "train:model"}}), settings=hub)
+    pod = server.job(one, 1).manifest["spec"]["template"]["spec"]
+    assert [v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "ca-bundle"] == ["company"]
+    maker, process = pod["initContainers"][0], pod["containers"][0]
+    assert {"name": "SSL_CERT_FILE", "value": "/etc/fedjob-ca/ca.crt"} in maker["env"]
+    assert "ca-bundle" in {mount["name"] for mount in maker["volumeMounts"]}
+    assert "ca-bundle" not in json.dumps(process)
+    assert "SSL_CERT_FILE" not in json.dumps(process)
+    assert "ca-bundle" not in json.dumps(server.job(replace(of(), settings=hub), 1).manifest)
 
 
 def test_files_keep_their_names_and_folders() -> None:

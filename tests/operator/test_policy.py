@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjob_operator.desired.policy import assignment_digest, judge
+from fedjob_operator.desired.policy import assignment_digest, authorities, judge
 from fedjob_operator.desired.quantity import number
+from fedjob_operator.settings import CaBundle
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -54,6 +55,12 @@ def test_a_rule_that_fits_accepts_and_gives_the_volume() -> None:
     state, data = judge(POLICY, {"spec": SPEC}, NOW)
     assert (state.status, state.reason) == ("True", "Accepted")
     assert data == {"name": "xrays", "claim": "xrays-2030"}
+
+
+def test_authorities_are_those_that_the_policy_names() -> None:
+    assert authorities(changed(POLICY, "spec.caBundle", {"configMap": "company"})) == CaBundle("company", "ca.crt")
+    assert authorities(changed(POLICY, "spec.caBundle", {"configMap": "c", "key": "k"})) == CaBundle("c", "k")
+    assert authorities(POLICY) is authorities(None) is None
 
 
 def test_no_policy_no_run() -> None:

@@ -13,7 +13,7 @@ from fedjob_operator import names
 from fedjob_operator.desired import job as hub
 from fedjob_operator.desired import site_job as site
 from fedjob_operator.names import CLIENT, SERVER
-from fedjob_operator.observed import read_refusal
+from fedjob_operator.observed import read_mount_failure, read_refusal
 from fedjob_operator.settings import Settings
 
 QUOTA = 'pods "fj-digits-0a1b-s1-x7k2p" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2'
@@ -268,6 +268,46 @@ def test_a_refusal_is_news_once_to_the_passes_that_it_concerns(world: Any) -> No
     assert [job.refused for job in store.job(key).server_jobs] == ["exceeded quota: a"]
     assert store.refusals({}) == (key,)
     assert [job.refused for job in store.job(key).server_jobs] == [""]
+
+
+# ------------------------------------------------------------------------------- pods whose volumes are not there
+
+
+def mount_event(at: str, words: str) -> dict[str, str]:
+    return {"message": words, "lastTimestamp": f"2030-01-01T00:00:{at}Z"}
+
+
+def test_the_words_about_a_volume_are_the_newest_that_tell_more_than_that_time_has_passed() -> None:
+    first = mount_event("01", 'MountVolume.SetUp failed for volume "ca-bundle" : configmap "company" not found')
+    second = mount_event(
+        "05", 'MountVolume.SetUp failed for volume "ca-bundle" : references non-existent config key: ca.crt'
+    )
+    late = mount_event(
+        "09", "Unable to attach or mount volumes: unmounted volumes=[ca-bundle]: context deadline exceeded"
+    )
+    assert read_mount_failure([second, late, first]) == second["message"]
+    assert read_mount_failure([late]) == late["message"]
+    assert read_mount_failure([]) == ""
+
+
+def test_a_pod_whose_volume_cannot_be_mounted_says_why_until_it_runs(world: Any) -> None:
+    key = world.submit()
+    world.settle()
+    waits = {"phase": "Pending", "conditions": [{"type": "PodReadyToStartContainers", "status": "False"}]}
+    world.add_pod(world.jobs(SERVER)[0], waits)
+    metadata = world.pods(SERVER)[0]["metadata"]
+    uid, words = metadata["uid"], 'MountVolume.SetUp failed for volume "ca-bundle" : configmap "company" not found'
+    assert world.store.mounting == {uid}
+    assert world.store.refusals({uid: words}) == (key,)
+    assert world.store.refusals({uid: words}) == ()
+    world.one_pass(key)
+    assert world.condition(key, "ServerReady") == ("False", "MountFailed")
+    assert message(world, key, "ServerReady") == f"pod {metadata['name']}: {words}"
+    runs = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    world.put(names.POD, metadata["namespace"], metadata["name"], status=runs)
+    assert world.store.mounting == frozenset()
+    world.one_pass(key)
+    assert world.condition(key, "ServerReady") == ("True", "Ready")
 
 
 @pytest.mark.parametrize(

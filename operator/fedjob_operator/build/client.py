@@ -12,8 +12,8 @@ from fedjob.model import ParamsType
 from .. import names
 from ..observed import Raw
 from ..plan import Create, Issue, Manifest
-from ..settings import Settings
-from . import code, network
+from ..settings import CaBundle, Settings
+from . import ca, code, network
 from .meta import Owner, child, labels
 from .pod import MALLOC, container, environment, metrics_port, mount, mounts, pod, template, volumes
 
@@ -22,11 +22,16 @@ _SHARED_MEMORY = "1Gi"  # /dev/shm, if the job limits no memory: PyTorch's data 
 
 @dataclass(frozen=True)
 class At:
-    """A SiteJob as the builders see it. data: the policy's entry for the data that the job names, None if it names none."""
+    """A SiteJob as the builders see it.
+
+    data: the policy's entry for the data that the job names, None if it names none. authorities: what the policy has scripts
+    trust, None to leave that to the image.
+    """
 
     site_job: Raw
     settings: Settings
     data: Raw | None = None
+    authorities: CaBundle | None = None
 
     @property
     def spec(self) -> Raw:
@@ -173,6 +178,8 @@ def _volumes(at: At) -> list[dict[str, Any]]:
     if at.data is not None:
         claim = {"claimName": at.data["claim"], "readOnly": at.data.get("readOnly", True)}
         found.append({"name": "data", "persistentVolumeClaim": claim})
+    if at.authorities is not None:
+        found.append(ca.volume(at.authorities))
     return found
 
 
@@ -185,6 +192,7 @@ def _container(at: At, job_name: str) -> dict[str, Any]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": names.SCRATCH_FOLDER,
+        **(ca.variables() if at.authorities is not None else {}),
         **{variable["name"]: variable["value"] for variable in trainer.get("env") or ()},
         CONFIG_VARIABLE: f"{names.CONFIG_FOLDER}/{names.CONFIG_FILE}",
     }
@@ -193,6 +201,8 @@ def _container(at: At, job_name: str) -> dict[str, Any]:
     if trainer.get("files"):
         made["volumeMounts"].append(mount(code.VOLUME, names.CODE_FOLDER))
         made["workingDir"] = names.CODE_FOLDER
+    if at.authorities is not None:
+        made["volumeMounts"].append(ca.mounted())
     if at.data is not None:
         read_only, folder = at.data.get("readOnly", True), at.data.get("subPath", "")
         made["volumeMounts"].append(mount("data", names.DATA_FOLDER, read_only=read_only, sub_path=folder))

@@ -16,7 +16,7 @@ from fedjob.tls import SERVER_ENVIRONMENT
 from .. import names
 from ..plan import Create, Issue, Manifest
 from ..settings import Settings
-from . import code, network
+from . import ca, code, network
 from .meta import Owner, child, labels
 from .pod import MALLOC, container, environment, metrics_port, mount, mounts, pod, template, volumes
 
@@ -166,6 +166,8 @@ def _pod(of: Of) -> dict[str, Any]:
         made["initContainers"] = [_initial_model(of)]
         if files:
             made["volumes"].append(code.volume(files, of.base))
+        if of.settings.ca_bundle is not None:
+            made["volumes"].append(ca.volume(of.settings.ca_bundle))
     return made
 
 
@@ -185,17 +187,22 @@ def _container(of: Of) -> dict[str, Any]:
 
 
 def _initial_model(of: Of) -> dict[str, Any]:
-    """The trainer's code makes the first model, once, before the server starts; a server with a checkpoint ignores it."""
-    spec = of.job.spec
+    """The trainer's code makes the first model, once, before the server starts; a server with a checkpoint ignores it.
+
+    It alone has the hub's authorities for HTTPS: the server itself calls nobody but the hub, whose authority it knows.
+    """
+    spec, bundle = of.job.spec, of.settings.ca_bundle
+    variables = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": names.SCRATCH_FOLDER, **(ca.variables() if bundle else {})}
     initial = spec.model.initial
     assert initial is not None
     command = ["python", "-m", "fedjob.initial", str(initial.object), _INITIAL]
     made = {
         **container("initial-model", spec.trainer.image or of.settings.runtime_image, command, _resources(of)),
-        "env": environment({"PYTHONDONTWRITEBYTECODE": "1", "HOME": names.SCRATCH_FOLDER}),
+        "env": environment(variables),
         "volumeMounts": [
             mount("state", names.STATE_FOLDER, read_only=False),
             mount("scratch", names.SCRATCH_FOLDER, read_only=False),
+            *([ca.mounted()] if bundle else []),
         ],
     }
     if spec.trainer.files:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..observed import Raw, moment
 from ..plan import digest
+from ..settings import CA_KEY, CaBundle
 from .conditions import FALSE, TRUE, UNKNOWN, State
 from .quantity import number
 
@@ -36,6 +37,12 @@ def judge(policy: Raw | None, site_job: Raw, now: datetime) -> tuple[State, Raw 
     if rule.get("approval", "Manual") == "Automatic":
         return State(TRUE, "Accepted", f"rule {rule['name']}"), entry
     return _approved(rule, site_job), entry
+
+
+def authorities(policy: Raw | None) -> CaBundle | None:
+    """What the site has its scripts trust, None if it leaves that to the image."""
+    named: Raw | None = policy["spec"].get("caBundle") if policy is not None else None
+    return CaBundle(named["configMap"], named.get("key", CA_KEY)) if named else None
 
 
 def assignment_digest(site_job: Raw) -> str:

@@ -146,6 +146,15 @@ TensorPattern = Annotated[
         title="a pattern over tensor names with *, ? and [], such as *lora*",
     ),
 ]
+ConfigKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
+        title="a key of a ConfigMap: letters, digits, '_', '-' and '.'",
+    ),
+]
 FileName = Annotated[
     str,
     Field(

@@ -8,6 +8,7 @@ from pydantic import Field
 from fedjob.api.conditions import Status
 from fedjob.api.fields import (
     Broken,
+    ConfigKey,
     Count,
     DnsLabel,
     DnsName,
@@ -67,6 +68,16 @@ class DataVolume(Part):
         description="Folder in the volume. Default: the whole volume.",
     )
     read_only: bool = Field(default=True, description="Whether the script may only read it.")
+
+
+class CaBundle(Part):
+    """Authorities that scripts trust when they call others over HTTPS."""
+
+    config_map: DnsName = Field(description="ConfigMap in the namespace of the policy.")
+    key: ConfigKey = Field(
+        default="ca.crt",
+        description="Key of the ConfigMap: certificates in PEM, all that are to be trusted, the public ones too.",
+    )
 
 
 class Origin(Part):
@@ -144,6 +155,11 @@ class PolicySpec(Part):
         strict=False,
         max_length=256,
         description="Data of the site, each name once. A hub learns names only.",
+    )
+    ca_bundle: CaBundle | None = Field(
+        default=None,
+        description="Authorities that scripts trust when they call others over HTTPS, instead of the public ones; between a "
+        "client and its server nothing changes. Default: those of the image.",
     )
     rules: tuple[Rule, ...] = Field(
         default=(),

@@ -37,6 +37,10 @@ _PODS: Final = {
     **_REFUSED,
     "ImagePull": Reason("The image cannot be pulled.", "Check the image's name and spec.trainer.image, and the pull secret."),
     "Unschedulable": Reason("No node has room for the pod.", "Lower the resources, or wait for a node; the message is the scheduler's."),
+    "MountFailed": Reason(
+        "A volume of the pod cannot be mounted: a ConfigMap or a key of it is missing (volume ca-bundle: the one that caBundle names), or storage fails.",
+        "See the message, which is the kubelet's; the pod starts by itself once what is missing is there.",
+    ),
     "NodeLost": Reason(
         "The pod's node does not answer; no second server is started while the first may still be alive.",
         "Bring the node back, or delete the Node, or taint it node.kubernetes.io/out-of-service.",

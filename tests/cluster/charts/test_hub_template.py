@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from cluster.helm import Helm, HelmError, one
+from fedjob_operator.settings import CaBundle
 
 ROOT = Path(__file__).parents[3]
 ALL_ON = (
@@ -18,6 +19,7 @@ ALL_ON = (
     "--set=metrics.dashboard.enabled=true",
     "--set=metrics.scrapeFrom={monitoring}",
     "--set=imagePullSecrets={pull}",
+    "--set=caBundle.configMap=company-authorities",
     "--set=nodeSelector.kubernetes\\.io/os=linux",
 )
 
@@ -137,6 +139,7 @@ def test_what_the_operator_is_told_is_what_it_understands(helm: Helm) -> None:
     assert settings.runtime_image == "registry.example/x/fedjob-runtime:v7"
     assert settings.namespaces == ("a",)
     assert settings.image_pull_secrets == ("pull",)
+    assert settings.ca_bundle == CaBundle("company-authorities", "ca.crt")
     assert settings.scrape_from == ("monitoring",)
     hub = one(found, "Service", "-hub")
     host = f"{hub['metadata']['name']}.{hub['metadata']['namespace']}.svc"

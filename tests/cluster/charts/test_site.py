@@ -20,6 +20,7 @@ VALUES: dict[str, Any] = {
         "floor": {"pod": {"maxPerJob": {"cpu": "8"}}},
         "rules": [{"name": "trial-42", "images": [{"repository": "registry.example/*"}], "data": ["scans"]}],
     },
+    "caBundle": {"configMap": "company-authorities"},
     "data": [{"name": "scans", "claim": "scans-2026", "subPath": "v3"}],
     "claims": [{"name": "scans-2026", "size": "10Gi", "volumeName": "scans-volume", "storageClassName": ""}],
 }
@@ -42,8 +43,11 @@ def test_the_policy_is_one_that_the_runtime_reads_and_without_rules_lets_nothing
     assert policy.spec.rules[0].name == "trial-42"
     assert policy.spec.rules[0].approval == "Manual"
     assert policy.spec.data[0].sub_path == "v3"
+    assert policy.spec.ca_bundle is not None
+    assert (policy.spec.ca_bundle.config_map, policy.spec.ca_bundle.key) == ("company-authorities", "ca.crt")
     bare = one(helm.template("fedjob-site", "--set", "site.name=a"), "SitePolicy")
     assert bare["spec"]["rules"] == bare["spec"]["data"] == []
+    assert "caBundle" not in bare["spec"]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +63,8 @@ def test_the_policy_is_one_that_the_runtime_reads_and_without_rules_lets_nothing
         ("data[0].name=scans", "claim"),
         ("claims[0].name=x,claims[0].size=much", "/claims/0/size"),
         ("hub.type=Remote", "type"),
+        ("caBundle.configMap=Company_CA", "/caBundle/configMap"),
+        ("caBundle.secret=x", "secret"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(helm: Helm, value: str, field: str) -> None:

@@ -157,6 +157,13 @@ class Kubelet:
         """Write a pod's status."""
         self.kube.patch(names.POD, self.namespace, pod["metadata"]["name"], {"status": status}, "/status")
 
+    def tell(self, pod: Any, reason: str, words: str) -> None:
+        """An event about a pod."""
+        about = {"kind": "Pod", **{key: pod["metadata"][key] for key in ("namespace", "name", "uid")}}
+        name = f"{pod['metadata']['name']}.{reason.lower()}"
+        event = {"involvedObject": about, "reason": reason, "message": words, "type": "Warning"}
+        self.kube.create(names.EVENT, self.namespace, name, **event)
+
     def bury(self) -> None:
         """Pods that are being deleted go at last: nobody else confirms that they ended."""
         for pod in self.kube.list(names.POD, self.namespace):

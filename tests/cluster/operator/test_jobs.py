@@ -220,6 +220,35 @@ def test_a_quota_that_keeps_the_server_from_being_made_is_a_reason_and_is_notice
     job.wait("ServerReady", "True", "Ready")
 
 
+def test_a_pod_whose_ca_bundle_is_missing_says_so_and_runs_once_it_is_there(
+    admin: Any, start_operator: Any, submit: Any, kubelet: Any, until: Any
+) -> None:
+    """The kubelet's word is an event; what it says of the pod itself is only that it is not ready for containers."""
+    admin.patch(names.SITE_POLICY, kubelet.namespace, "default", {"spec": {"caBundle": {"configMap": "company"}}})
+    start_operator()
+    job = submit()
+    kubelet.run(SERVER, 1)
+    pods = until("both clients", lambda: len(found := kubelet.live(CLIENT)) == 2 and found)
+    words = 'MountVolume.SetUp failed for volume "ca-bundle" : configmap "company" not found'
+    for pod in pods:
+        volume = next(v for v in pod["spec"]["volumes"] if v["name"] == "ca-bundle")
+        assert volume["configMap"]["name"] == "company"
+        waits = {"phase": "Pending", "conditions": [{"type": "PodReadyToStartContainers", "status": "False"}]}
+        kubelet.write(pod, waits)
+        kubelet.tell(pod, "FailedMount", words)
+
+    def told() -> list[str]:
+        return [
+            site.get("message", "") for site in job.status.get("sites") or () if site.get("reason") == "MountFailed"
+        ]
+
+    said = until("both sites to say so", lambda: len(found := told()) == 2 and found)
+    assert all(words in message for message in said), said
+    for pod in pods:
+        kubelet.start(pod)
+    until("both sites to say no more of it", lambda: not told())
+
+
 def test_a_site_whose_pods_the_api_server_refuses_is_named_with_its_words(
     admin: Any, start_operator: Any, submit: Any, kubelet: Any, until: Any
 ) -> None:
