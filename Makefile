@@ -31,8 +31,8 @@ e2e: $(VENV)/.installed  ## against real Kubernetes, built from source the first
 images:  ## the operator's and the runtime's image, as archives in build/images: make images ACCELERATOR=cuda
 	hack/images
 
-cluster-up: $(VENV)/.installed  ## a real Kubernetes cluster on this machine (Linux, root): make cluster-up NAME=hub
-	hack/cluster $(VENV)/bin up $(or $(NAME),hub)
+cluster-up: $(VENV)/.installed  ## a real Kubernetes cluster on this machine (Linux, root): make cluster-up NAME=hub NODES=2
+	hack/cluster $(VENV)/bin up $(or $(NAME),hub) $(if $(NODES),--nodes $(NODES))
 
 cluster-down: $(VENV)/.installed  ## remove a cluster, or all of them: make cluster-down NAME=hub
 	hack/cluster $(VENV)/bin down $(NAME)

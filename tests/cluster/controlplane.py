@@ -29,6 +29,7 @@ ADMIN, OPERATOR, SCIENTIST = "admin-token", "operator-token", "scientist-token"
 # token: name, group
 USERS = {ADMIN: ("admin", "system:masters"), OPERATOR: ("operator", ""), SCIENTIST: ("scientist", "")}
 START_SECONDS = 90.0
+API_SERVER = "kube-apiserver"
 
 _PREFIX = "fedjob-plane-"
 
@@ -108,11 +109,15 @@ class ControlPlane:
         (self.folder / "tokens").write_text("".join(self._token_line(token) for token in self.users))
         (self.folder / "audit.yaml").write_text(yaml.safe_dump(_AUDIT_POLICY))
         self.run("etcd", *self._etcd_flags())
-        self.run(str(self.binaries / "kube-apiserver"), *self._api_server_flags())
-        admin = self.user(ADMIN)
-        until("the API server to be ready", lambda: self._ready(admin), START_SECONDS)
+        self.start_api_server()
         self.run(str(self.binaries / "kube-controller-manager"), *self._controller_flags())
         return authority
+
+    def start_api_server(self) -> None:
+        """Start the API server alone, beside an etcd that runs, and return when it is ready."""
+        self.run(str(self.binaries / API_SERVER), *self._api_server_flags())
+        admin = self.user(ADMIN)
+        until("the API server to be ready", lambda: self._ready(admin), START_SECONDS)
 
     def run(self, *command: str) -> None:
         """Start a program, with the further flags that it has."""

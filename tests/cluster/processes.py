@@ -71,11 +71,15 @@ def recorded(folder: Path) -> list[Record]:
 
 
 def kill(folder: Path) -> None:
-    """End all recorded processes of a folder, the youngest first, and wait until they are gone."""
-    found = recorded(folder)
+    """End all recorded processes of a folder, the youngest first, wait until they are gone, and forget them."""
+    _kill(recorded(folder), str(folder))
+    (folder / _STARTED).unlink(missing_ok=True)
+
+
+def _kill(found: list[Record], whose: str) -> None:
     for record in reversed(found):
         record.kill()
-    until(f"the processes of {folder} to end", lambda: not any(record.alive() for record in found), STOP_SECONDS)
+    until(f"the processes of {whose} to end", lambda: not any(record.alive() for record in found), STOP_SECONDS)
 
 
 @dataclass
@@ -98,7 +102,7 @@ class Processes:
     def start(self, *command: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a program, its output in `NAME.log` of the folder. environment: variables besides those of this process."""
         name = Path(command[0]).name
-        with (self.folder / f"{name}.log").open("wb") as log:
+        with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*self.enter, *command],
                 stdin=subprocess.DEVNULL,
@@ -112,6 +116,19 @@ class Processes:
         with (self.folder / _STARTED).open("a") as records:
             records.write(f"{process.pid} {birth(process.pid)} {name}\n")
         return process
+
+    def end(self, *names: str) -> None:
+        """SIGKILL to the processes of these programs, whoever started them, and forget them; returns when they are gone."""
+        found = recorded(self.folder)
+        _kill([record for record in found if record.name in names], f"{', '.join(names)} in {self.folder}")
+        kept = self.folder / f"{_STARTED}.new"
+        kept.write_text("".join(f"{r.pid} {r.birth} {r.name}\n" for r in found if r.name not in names))
+        kept.replace(self.folder / _STARTED)
+        self.forget()
+
+    def forget(self) -> None:
+        """From now on `check` looks only at what still runs."""
+        self.started = [process for process in self.started if process.poll() is None]
 
     def check(self) -> None:
         """Raises AssertionError with the last words of a process that has ended."""

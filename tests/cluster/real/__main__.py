@@ -17,6 +17,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="a cluster; one that stands already is left as it is")
     up.add_argument("name")
+    up.add_argument("--nodes", type=int, default=1)
     up.add_argument("--image", action="append", default=[], type=Path, help="an OCI archive to import; may be repeated")
     down = commands.add_parser("down", help="remove a cluster, or all of them")
     down.add_argument("name", nargs="?")
@@ -27,13 +28,13 @@ def main() -> int:
     if why := host.lacking(binaries):
         print(why, file=sys.stderr)
         return 2
-    return _up(given.name, binaries, given.image)
+    return _up(given.name, binaries, given.nodes, given.image)
 
 
-def _up(name: str, binaries: Path, images: list[Path]) -> int:
+def _up(name: str, binaries: Path, nodes: int, images: list[Path]) -> int:
     began = time.monotonic()
     try:
-        made = cluster.up(name, binaries)
+        made = cluster.up(name, binaries, nodes)
     except (ValueError, cluster.InUseError) as e:
         print(e, file=sys.stderr)
         return 2
@@ -47,7 +48,8 @@ def _up(name: str, binaries: Path, images: list[Path]) -> int:
   kubectl get nodes
   kubectl run try --image localhost/busybox:1 -it --rm -- sh     # nslookup kubernetes.default
 
-Other clusters reach its NodePorts at {made.layout.node}. Logs of its parts: {made.layout.folder}/*.log
+Other clusters reach its NodePorts at {" or ".join(node.address for node in made.nodes)}.
+Logs of its parts: {made.layout.folder}/*.log; of a node: {made.nodes[0].folder}/*.log
 `make cluster-down NAME={name}` removes it.""")
     return 0
 

@@ -1,4 +1,4 @@
-"""A cluster's own cgroup. Kubelets that share a root kill each other's pods."""
+"""A node's own cgroup. Kubelets that share a root kill each other's pods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One real cluster: a control plane and a node, in a network of its own, with names, Services and volumes.
+"""One real cluster: a control plane and nodes, in a network of their own, with names, Services and volumes.
 
 `up` leaves a cluster that outlives the program, `running` one that ends with a block. Either way everything is written down in the
 cluster's folder before it begins, so `down` finds it also after a crash.
@@ -11,17 +11,19 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
 
-from ..controlplane import ADMIN, USERS, ControlPlane
+from ..controlplane import ADMIN, API_SERVER, USERS, ControlPlane
 from ..kube import Kube, Raw, RefusedError, until
 from ..processes import Processes, kill, owner, recorded
-from . import busybox, cgroups, containerd, dns, host, kubelet, layout, network, storage
-from .layout import Layout
+from . import busybox, containerd, dns, host, kubelet, layout, network, storage
+from .layout import Layout, Node
+from .node import install, switch_off, switch_on
 
 PORT, ETCD_PORT = 6443, 2379
 NODE_SECONDS = 60.0
@@ -36,10 +38,20 @@ class InUseError(AssertionError):
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that stands. plane: its API server and what reaches it; layout: its place on this machine."""
+    """A cluster that stands. layout: its place on this machine; plane: its API server and what reaches it; processes: by node."""
 
     layout: Layout
     plane: ControlPlane
+    processes: Mapping[Node, Processes]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Where its pods run."""
+        return self.layout.nodes
+
+    def node(self, name: str) -> Node:
+        """The node that Kubernetes knows by this name, such as a pod's `spec.nodeName`. Raises StopIteration if there is none."""
+        return next(node for node in self.nodes if node.name == name)
 
     @property
     def kubeconfig(self) -> Path:
@@ -58,40 +70,45 @@ class Cluster:
         self.plane.kubectl("apply", "--server-side", "--filename", str(path))
 
     def import_image(self, archive: Path) -> None:
-        """Make the images of an OCI archive known to its pods."""
-        containerd.import_image(self.layout, archive)
+        """Make the images of an OCI archive known to its pods, on every node."""
+        for node in self.nodes:
+            containerd.import_image(node, archive)
 
     def volume(self, namespace: str, claim: str) -> Path | None:
-        """The folder of a claim on this machine, None before it has one."""
-        return next(iter(storage.folder(self.layout).glob(f"pvc-*_{namespace}_{claim}")), None)
+        """The folder of a claim, on the node where it is; None before it has one."""
+        found = (path for node in self.nodes for path in storage.folder(node).glob(f"pvc-*_{namespace}_{claim}"))
+        return next(found, None)
 
 
-def up(name: str, binaries: Path) -> Cluster:
+def up(name: str, binaries: Path, nodes: int = 1) -> Cluster:
     """A cluster that outlives this program; one that stands already is left as it is.
 
-    Raises ValueError for a name that does not do, InUseError, AssertionError if a part does not come up.
+    Raises ValueError for a name or a number of nodes that does not do, InUseError, AssertionError if a part does not come up.
     """
     with _locked():
         _check_use(name)
         if (there := _standing(name, binaries)) is not None:
+            if len(there.nodes) != nodes:
+                raise ValueError(
+                    f"the cluster {name} stands with {len(there.nodes)} nodes, not {nodes}; remove it first"
+                )
             return there
         _remove(name)
-        of = layout.reserve(name)
-    return _start(of, binaries, Processes(of.folder, of.enter, lasting=True))
+        of = layout.reserve(name, nodes)
+    return _start(_place(of, binaries, lasting=True))
 
 
 @contextlib.contextmanager
-def running(name: str, binaries: Path) -> Iterator[Cluster]:
+def running(name: str, binaries: Path, nodes: int = 1) -> Iterator[Cluster]:
     """A cluster that runs inside the block. Those that a killed program left are removed first."""
     sweep()
     with _locked():
         _check_use(name)
         _remove(name)
-        of = layout.reserve(name)
-        processes = Processes(of.folder, of.enter)
-        processes.claim()
+        made = _place(layout.reserve(name, nodes), binaries, lasting=False)
+        made.plane.processes.claim()
     try:
-        yield _start(of, binaries, processes)
+        yield _start(made)
     finally:
         down(name)
 
@@ -114,7 +131,7 @@ def _check_use(name: str) -> None:
 
 def names() -> list[str]:
     """The clusters of this machine, in the order of names."""
-    return sorted(layout.numbers())
+    return layout.names()
 
 
 @contextlib.contextmanager
@@ -137,71 +154,79 @@ def sweep() -> None:
 
 def _standing(name: str, binaries: Path) -> Cluster | None:
     of = layout.find(name)
-    if of is None or not (of.folder / _READY).exists() or not all(r.alive() for r in recorded(of.folder)):
+    if of is None or not (of.folder / _READY).exists():
         return None
-    return Cluster(of, _plane(of, binaries, Processes(of.folder, of.enter, lasting=True)))
+    records = [recorded(folder) for folder in (of.folder, *(node.folder for node in of.nodes))]
+    if not all(found and all(record.alive() for record in found) for found in records):
+        return None
+    return _place(of, binaries, lasting=True)
+
+
+def _place(of: Layout, binaries: Path, *, lasting: bool) -> Cluster:
+    plane = _plane(of, binaries, Processes(of.folder, of.control.enter, lasting))
+    return Cluster(of, plane, {node: Processes(node.folder, node.enter, lasting) for node in of.nodes})
 
 
 def _plane(of: Layout, binaries: Path, processes: Processes) -> ControlPlane:
     scheduler = {_SCHEDULER: ("system:kube-scheduler", "")}
+    address = of.control.address
     more = {
-        "kube-apiserver": ("--bind-address=0.0.0.0", f"--advertise-address={of.node}", "--allow-privileged"),
+        API_SERVER: ("--bind-address=0.0.0.0", f"--advertise-address={address}", "--allow-privileged"),
         "kube-controller-manager": ("--node-monitor-period=2s", "--node-monitor-grace-period=16s"),
     }
-    users = {**USERS, **scheduler, **kubelet.users(of.name), **dns.USERS, **storage.USERS}
+    users = {**USERS, **scheduler, **kubelet.users(of.nodes), **dns.USERS, **storage.USERS}
     return ControlPlane(of.folder, binaries, processes, of.inside, ETCD_PORT, PORT, users, more)
 
 
-def _start(of: Layout, binaries: Path, processes: Processes) -> Cluster:
+def _start(made: Cluster) -> Cluster:
+    of, plane = made.layout, made.plane
     host.prepare()
     network.create(of)
-    cgroups.create(of.namespace)
-    plane = _plane(of, binaries, processes)
-    containerd.start(of, processes, busybox.NAME)
-    authority = plane.start((of.inside, of.node, f"kubernetes.default.svc.{layout.DOMAIN}"))
-    made = Cluster(of, plane)
+    authority = plane.start((of.inside, of.control.address, f"kubernetes.default.svc.{layout.DOMAIN}"))
     shutil.copy(plane.kubeconfig(ADMIN), made.kubeconfig)
-
-    kubelet.start(of, plane, authority)
-    kubelet.start_proxy(of, plane)
+    binaries = plane.binaries
     plane.run(str(binaries / "kube-scheduler"), f"--kubeconfig={plane.kubeconfig(_SCHEDULER)}", "--leader-elect=false")
+    for node in made.nodes:
+        install(of, node, authority)
+        switch_on(of, node, plane, made.processes[node])
     busybox.write(of.folder / "busybox.tar")
     made.import_image(of.folder / "busybox.tar")
     made.apply(*dns.RIGHTS, *storage.OBJECTS)
-    dns.start(of, plane, processes)
-    storage.start(of, plane, processes)
+    dns.start(of, plane, plane.processes)
+    storage.start(of, plane, plane.processes)
 
-    until(f"the node {of.name} to be ready", lambda: _node_is_ready(made), NODE_SECONDS)
+    for node in made.nodes:
+        until(f"the node {node.name} to be ready", partial(ready, made, node), NODE_SECONDS)
     until("names to be answered", lambda: dns.ready(of), NODE_SECONDS)
     (of.folder / _READY).touch()
     return made
 
 
-def _node_is_ready(made: Cluster) -> bool:
-    made.plane.processes.check()
+def ready(made: Cluster, node: Node) -> bool:
+    """Whether pods can run on a node. Raises AssertionError with the last words of a process that has ended."""
+    for processes in (made.plane.processes, made.processes[node]):
+        processes.check()
     try:
-        node = made.admin.call("GET", f"/api/v1/nodes/{made.layout.name}")
+        seen = made.admin.call("GET", f"/api/v1/nodes/{node.name}")
         made.admin.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")  # pods are refused before
     except RefusedError:
         return False
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", ()))
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in seen["status"].get("conditions", ()))
 
 
 def _remove(name: str) -> bool:
     """The order matters: what would restart something ends before it, and what is mounted before the folder goes."""
-    number = layout.numbers().get(name)
-    if number is None:
+    if name not in names():
         return False
     host.prepare()
-    of = Layout(name, number)
-    kill(of.folder)
-    containerd.sweep(of)
-    cgroups.delete(of.namespace)
-    host.unmount(of.folder)
-    network.delete(of, last=set(names()) <= {name})
-    for link in kubelet.log_links(of):
-        link.unlink()
-    shutil.rmtree(of.folder)
+    if (of := layout.find(name)) is not None:
+        kill(of.folder)
+        for node in of.nodes:
+            switch_off(node)
+            for link in kubelet.log_links(node):
+                link.unlink()
+        network.delete(of, last=set(names()) <= {name})
+    shutil.rmtree(layout.ROOT / name)
     return True
 
 

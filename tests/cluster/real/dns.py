@@ -1,4 +1,4 @@
-"""Names inside a cluster: CoreDNS as a process at the node's address."""
+"""Names inside a cluster: CoreDNS as a process beside the control plane."""
 
 from __future__ import annotations
 

@@ -166,7 +166,8 @@ class Submitted:
     def strike(self, role: str, site: str = "") -> None:
         """SIGKILL to the processes of its pod, as the kernel does when memory is short; returns when another pod is there."""
         pod = self._pod(role, site)
-        found = cgroups.pids(self.cluster.layout.namespace, pod["metadata"]["uid"])
+        node = self.cluster.node(pod["spec"]["nodeName"])
+        found = cgroups.pids(node.namespace, pod["metadata"]["uid"])
         for pid in found:
             if b"python" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
-"""Volumes: the local-path provisioner as a process; each claim gets a folder of the cluster's own on this machine.
+"""Volumes: the local-path provisioner as a process; each claim gets a folder of its node.
 
-Its StorageClass is the default, and binds a claim when its first pod has a node.
+Its StorageClass is the default, and binds a claim when its first pod has a node: the volume is on that node from then on, and
+every later pod of the claim goes there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import yaml
 from ..controlplane import ControlPlane
 from ..processes import Processes
 from . import busybox
-from .layout import Layout
+from .layout import Layout, Node
 
 STORAGE = "storage-token"
 NAME = "local-path-provisioner"
@@ -25,14 +26,14 @@ SCRIPTS = "local-path-config"  # a ConfigMap, of this name by the provisioner's 
 _RBAC = "rbac.authorization.k8s.io"
 
 
-def folder(of: Layout) -> Path:
-    """Where the volumes are, each in a folder named `pvc-<uid>_<namespace>_<claim>`."""
-    return of.folder / "volumes"
+def folder(node: Node) -> Path:
+    """Where the volumes of a node are, each in a folder named `pvc-<uid>_<namespace>_<claim>`."""
+    return node.folder / "volumes"
 
 
 def start(of: Layout, plane: ControlPlane, processes: Processes) -> None:
     """Start the provisioner; `OBJECTS` must be applied first."""
-    paths = {"nodePathMap": [{"node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [str(folder(of))]}]}
+    paths = {"nodePathMap": [{"node": node.name, "paths": [str(folder(node))]} for node in of.nodes]}
     configuration, pod = of.folder / "storage.json", of.folder / "storage-pod.yaml"
     configuration.write_text(json.dumps(paths))
     pod.write_text(yaml.safe_dump(_HELPER))

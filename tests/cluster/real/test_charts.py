@@ -85,7 +85,7 @@ def test_a_prometheus_in_the_cluster_finds_and_reads_operator_server_and_clients
     job.round_reached(1)
     layout = cluster.layout
     with prometheus(
-        tmp_path, _discover(cluster, tmp_path / "targets.json"), enter=layout.enter, host=layout.inside
+        tmp_path, _discover(cluster, tmp_path / "targets.json"), enter=layout.control.enter, host=layout.inside
     ) as watching:
         mine = '{federated_job="mnist-watched"}'
         wanted = {("operator",): 2, (names.CLIENT,): len(HOSPITALS), (names.SERVER,): 1}

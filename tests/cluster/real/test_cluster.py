@@ -74,7 +74,7 @@ def test_two_clusters_run_side_by_side_and_reach_each_others_node_ports(
     spec = {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}
     port = admin.create(SERVICE, namespace, "web", spec=spec)["spec"]["ports"][0]["nodePort"]
     with running("second", binaries) as second:
-        asking = f"until wget -q -O - http://{cluster.layout.node}:{port}/page 2>/dev/null; do sleep 0.2; done"
+        asking = f"until wget -q -O - http://{cluster.nodes[0].address}:{port}/page 2>/dev/null; do sleep 0.2; done"
         arguments = ("run", "far", "--image", busybox.NAME, "--restart=Never", "--command", "--", "sh", "-c", asking)
         second.plane.kubectl(*arguments)
 
@@ -98,8 +98,9 @@ def _traces(place: layout.Layout) -> list[str]:
             continue
         if f"{place.folder}/" in words:
             found.append(words)
-    found += [name for name in network.namespaces() if name == place.namespace]
-    found += [str(path) for path in cgroups.MOUNT.glob(f"*/{place.namespace}")]
+    for machine in place.machines:
+        found += [name for name in network.namespaces() if name == machine.namespace]
+        found += [str(path) for path in cgroups.MOUNT.glob(f"*/{machine.namespace}")]
     return found + [str(path) for path in (place.folder, Path(f"/sys/class/net/{place.wire}")) if path.exists()]
 
 
