@@ -170,10 +170,10 @@ class World:
             }
             self.put(names.JOB, metadata["namespace"], job["metadata"]["name"], status={"conditions": [condition]})
 
-    def report(self, key: Key, state: str = "Running", completed: int = 0) -> None:
-        """The server's report, as the endpoint applies it."""
+    def report(self, key: Key, state: str = "Running", completed: int = 0, **more: Any) -> None:
+        """The server's report, as the endpoint applies it. more: further fields of status.progress."""
         raw = self.objects[(names.FEDERATED_JOB.name, key.namespace, key.name)]
-        progress = {"state": state, "completedRounds": completed, "totalRounds": 3}
+        progress = {"state": state, "completedRounds": completed, "totalRounds": 3, **more}
         if completed:
             progress["lastRoundTime"] = stamp(self.now)
         status = {**(raw.get("status") or {}), "progress": progress}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fedjob.api import JobStatus
-from fedjob.records import FinalModel, JobRef, Progress, SiteStatus, Status
+from fedjob.records import Condition, FinalModel, JobRef, Progress, SiteStatus, Status
 from fedjob_operator.hub.reports import is_news, manifest
 
 JOB = {"metadata": {"namespace": "n", "name": "digits", "uid": "u", "resourceVersion": "7"}, "spec": {}}
@@ -22,6 +22,9 @@ REPORT = Status(
 )
 
 
+FULL = Condition("DiskFull", "NoSpace", "/state: No space left on device; waiting for room: server" + "x" * 5000)
+
+
 def after(report: Status) -> dict[str, Any]:
     return {**JOB, "status": manifest(JOB, report, NOW)["status"]}
 
@@ -32,6 +35,7 @@ def test_a_report_is_what_the_model_of_the_status_allows() -> None:
         Status(job=JobRef("digits", "u")),
         replace(REPORT, reason="loss is 0.1, at most 0.2", state="Complete"),
         replace(REPORT, model=FinalModel("0" * 64, 12)),
+        replace(REPORT, conditions=(FULL, Condition("Odd"))),
     ):
         told = manifest(JOB, report, NOW)
         status = JobStatus.model_validate_json(json.dumps(told["status"]))
@@ -54,6 +58,18 @@ def test_a_round_a_site_or_a_metric_is_news() -> None:
         replace(REPORT, model=FinalModel("0" * 64, 12)),
     ):
         assert is_news(after(REPORT), manifest(JOB, changed, NOW))
+
+
+def test_what_hinders_the_server_is_told_and_so_is_its_end() -> None:
+    hindered = replace(REPORT, conditions=(FULL,))
+    told = manifest(after(REPORT), hindered, NOW)
+    assert is_news(after(REPORT), told)
+    [condition] = told["status"]["progress"]["conditions"]
+    assert (condition["type"], condition["reason"]) == ("DiskFull", "NoSpace")
+    assert not is_news(after(hindered), manifest(after(hindered), hindered, NOW))
+    over = manifest(after(hindered), REPORT, NOW)
+    assert is_news(after(hindered), over)
+    assert "conditions" not in over["status"]["progress"]
 
 
 def test_the_time_of_a_round_is_that_of_the_first_report_of_it() -> None:

@@ -190,6 +190,26 @@ def test_a_job_that_waits_for_its_quorum_is_not_stalled(world: Any) -> None:
     assert world.condition(key, "Progressing") == ("True", "Training")
 
 
+def test_a_server_whose_disk_is_full_says_so_instead_of_stalled_until_it_has_room(world: Any) -> None:
+    key = world.submit(workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
+    up(world, key)
+    full = {"type": "DiskFull", "reason": "NoSpace", "message": "/state: No space left on device"}
+    world.report(key, conditions=[full])
+    world.settle()
+    assert world.condition(key, "Progressing") == ("False", "DiskFull")
+    assert world.status(key)["state"] == "DiskFull"
+    assert message(world, key, "Progressing") == full["message"]
+    world.now += timedelta(seconds=1000)
+    world.settle()
+    assert world.condition(key, "Progressing") == ("False", "DiskFull")
+    world.end_pod(world.pods(SERVER)[0], 137)
+    world.one_pass(key)
+    assert world.condition(key, "Progressing") == ("False", "Waiting"), "what a dead server said is over"
+    world.now += timedelta(seconds=100)
+    up(world, key)
+    assert world.condition(key, "Progressing") == ("True", "Training")
+
+
 def test_the_clock_begins_again_with_a_server_that_was_started_again(world: Any) -> None:
     key = world.submit(workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
     up(world, key)

@@ -22,6 +22,7 @@ _QUIET = frozenset({
     "NotFinished", "NotStarted", "NotAccepted", "AllSites", "Finished", "Waiting", "WaitingForSites", "Issuing", "Issued",
     "Pending", "Admitted", "Training", "Failed",
 })  # fmt: skip
+_HINDRANCES = frozenset({"DiskFull"})  # what a server that runs may say of itself, and no round ends while it lasts
 _SITE_KEYS = ("state", "reason", "message", "restarts", "forgiven", "restartRound")
 _KEYS = (
     "observedGeneration", "state", "attempt", "startTime", "runningTime", "completionTime", "suspendedTime",
@@ -113,9 +114,13 @@ def _quorum(facts: Facts) -> State:
 
 def _progressing(facts: Facts) -> State:
     progress: Raw = (facts.seen.job.get("status") or {}).get("progress") or {}
+    working = facts.server is not None and facts.server.status == TRUE and progress.get("state") == "Running"
+    if working:
+        for told in progress.get("conditions") or ():
+            if told["type"] in _HINDRANCES:
+                return State(FALSE, told["type"], told.get("message", ""))
     if facts.stalled is not None:
         return facts.stalled
-    working = facts.server is not None and facts.server.status == TRUE and progress.get("state") == "Running"
     return State(TRUE, "Training") if working else State(FALSE, "Waiting")
 
 
@@ -149,8 +154,8 @@ def _state(facts: Facts) -> str:
     progressing, server = _progressing(facts), facts.server
     if progressing.status == TRUE:
         return "Training"
-    if progressing.reason == "Stalled":
-        return "Stalled"
+    if progressing.reason in _HINDRANCES | {"Stalled"}:
+        return progressing.reason
     if server is not None and server.status == FALSE and server.reason not in _QUIET:
         return server.reason  # what stands in the way, as kubectl has it for pods
     return "Restarting" if memory.server.run > 1 else "Starting"

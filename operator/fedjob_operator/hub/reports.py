@@ -16,6 +16,7 @@ from ..plan import Manifest
 
 MAX_BYTES = 256 * 1024
 _MAX_METRICS = 32
+_MAX_CONDITIONS = 8
 _MAX_TEXT = 512
 
 
@@ -44,6 +45,11 @@ def manifest(job: Raw, report: Status, now: datetime) -> Manifest:
         told["lastRoundTime"] = before["lastRoundTime"]
     elif progress.completed_rounds:
         told["lastRoundTime"] = stamp(now)
+    if report.conditions:
+        told["conditions"] = [
+            {"type": c.type, **({"reason": c.reason} if c.reason else {}), "message": c.message[:_MAX_TEXT]}
+            for c in report.conditions[:_MAX_CONDITIONS]
+        ]
     if progress.eta_seconds is not None:
         told["etaSeconds"] = round(progress.eta_seconds)
     metrics = [{"name": key, "value": f"{value:.6g}"} for key, value in sorted(report.metrics.items())][:_MAX_METRICS]

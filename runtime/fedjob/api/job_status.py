@@ -6,6 +6,14 @@ from fedjob.api.conditions import Status
 from fedjob.api.fields import Count, DnsLabel, MetricName, Note, Part, Sentence, Timestamp, Word
 
 
+class ServerCondition(Part):
+    """Something that the job's server wants people to know of while it lasts."""
+
+    type: Word = Field(description="What is the matter, such as DiskFull.")
+    reason: Word | None = Field(default=None, description="Why, in one word.")
+    message: Note | None = Field(default=None, description="Why, for people.")
+
+
 class Progress(Part):
     """How far the job is, as its server reports it."""
 
@@ -32,6 +40,9 @@ class Progress(Part):
     )
     bytes_in: Count | None = Field(default=None, description="Bytes of models that the sites have sent.")
     bytes_out: Count | None = Field(default=None, description="Bytes of models that the sites have received.")
+    conditions: tuple[ServerCondition, ...] | None = Field(
+        default=None, strict=False, max_length=8, description="What hinders the server while it lasts."
+    )
 
 
 class Metric(Part):

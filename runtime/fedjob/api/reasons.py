@@ -110,6 +110,10 @@ JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
                 "The server has reported no complete round for longer than a round may take.",
                 "See the server's log and status.sites.",
             ),
+            "DiskFull": Reason(
+                "The server's volume has no room for what it has to write; it waits, and loses nothing.",
+                "Free space on the volume, or give it more: docs/operations.md, FedjobDiskFull.",
+            ),
             "Finished": Reason("The job has ended."),
         },
     ),
