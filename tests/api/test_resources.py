@@ -96,6 +96,8 @@ def test_a_policy_without_rules_lets_nothing_run_and_a_rule_asks_a_person() -> N
         ("default", {"rules": [RULE, RULE]}, r"rules\.1\.name: allowed: each rule once"),
         ("default", {"data": [{"name": "a", "claim": "b"}] * 2}, r"data\.1\.name: allowed: each name once"),
         ("default", {"rules": [{"name": "a"}]}, "images"),
+        ("default", {"rules": [{**RULE, "commands": [[]]}]}, r"rules\.0\.commands\.0"),
+        ("default", {"rules": [{**RULE, "commands": [["python", "*"]]}]}, r"rules\.0\.commands\.0\.1"),
     ],
 )
 def test_a_policy_that_could_be_misread_is_refused(name: str, spec: dict[str, Any], message: str) -> None:

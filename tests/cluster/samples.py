@@ -72,6 +72,7 @@ _POLICY: Raw = {
             "data": ["scans"],
             "env": ["LR"],
             "inlineCode": "Allow",
+            "commands": [["python", "train.py"], ["python", "/app/train.py", "--lr=*"]],
             "approval": "Automatic",
             "validUntil": "2030-01-01T00:00:00Z",
         }

@@ -183,6 +183,8 @@ OTHER_RULES = [
     (SITE_POLICY, "spec/floor/pod/maxPerJob", {"a b": "1"}, "a Kubernetes resource name"),
     (SITE_POLICY, "spec/data/0/subPath", "../b", "should match"),
     (SITE_POLICY, "spec/rules/0/images", [], "at least 1 items"),
+    (SITE_POLICY, "spec/rules/0/commands", [["python", "*"]], "should match"),
+    (SITE_POLICY, "spec/rules/0/commands", [[]], "at least 1 items"),
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -24,7 +25,7 @@ SPEC = {
     "suspend": True,
     "workflow": {"type": "FedAvg", "rounds": 10},
     "trainer": {
-        "image": "reg.example:5000/team/digits:1", "files": {"train.py": "x"}, "env": [{"name": "LR", "value": "1"}],
+        "image": "reg.example:5000/team/digits:1", "command": ["python", "train.py"], "files": {"train.py": "x"}, "env": [{"name": "LR", "value": "1"}],
         "resources": {"limits": {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "1"}}, "nodes": 2,
     },
     "restarts": {"allowed": 3, "forgiven": 0},
@@ -93,6 +94,52 @@ def test_a_refusal_names_what_is_wrong(path: str, value: Any, says: str) -> None
     state, _ = judge(changed(POLICY, path, value), {"spec": SPEC}, NOW)
     assert (state.status, state.reason) == ("False", "Refused")
     assert says in state.message
+
+
+DENY = {**RULE, "inlineCode": "Deny"}
+CODE = ["python", "-c", "import os; open(os.environ['FEDJOB_DATA'])"]
+IN_THE_IMAGE = ["python", "/app/train.py", "--lr=0.1"]
+
+
+def of_the_image(command: list[str]) -> dict[str, Any]:
+    """An assignment without files."""
+    return {**SPEC, "trainer": {**SPEC["trainer"], "files": {}, "command": command}}
+
+
+@pytest.mark.parametrize(
+    ("rule", "command", "fits"),
+    [
+        pytest.param(DENY, CODE, False, id="code in the command"),
+        pytest.param(DENY, IN_THE_IMAGE, False, id="no command is listed"),
+        pytest.param({**DENY, "commands": []}, IN_THE_IMAGE, False, id="an empty list"),
+        pytest.param({**DENY, "commands": [IN_THE_IMAGE]}, IN_THE_IMAGE, True, id="word for word"),
+        pytest.param({**DENY, "commands": [IN_THE_IMAGE[:2]]}, IN_THE_IMAGE, False, id="an argument more than listed"),
+        pytest.param({**DENY, "commands": [IN_THE_IMAGE]}, IN_THE_IMAGE[:2], False, id="an argument less"),
+        pytest.param({**DENY, "commands": [["python", "/app/train.py", "--lr=*"]]}, IN_THE_IMAGE, True, id="any rate"),
+        pytest.param({**DENY, "commands": [["python", "/app/*.py"]]}, ["python", "/app/a.py"], True, id="any script"),
+        pytest.param(
+            {**DENY, "commands": [["python", "/app/*.py"]]},
+            ["python", "/app/../data/a.py"],
+            False,
+            id="* leads nowhere",
+        ),
+        pytest.param({**DENY, "commands": [["./[ab].sh"]]}, ["./a.sh"], False, id="brackets are brackets"),
+        pytest.param({**DENY, "commands": [["run", "x"], ["run"]]}, ["run"], True, id="the second of two"),
+        pytest.param(RULE, CODE, True, id="whoever lets code in lets any command in"),
+        pytest.param({**RULE, "commands": [IN_THE_IMAGE]}, CODE, False, id="a list holds for code that is let in, too"),
+    ],
+)
+def test_a_command_is_code(rule: dict[str, Any], command: list[str], *, fits: bool) -> None:
+    state, data = judge({"spec": {**POLICY["spec"], "rules": [rule]}}, {"spec": of_the_image(command)}, NOW)
+    assert (state.reason, data is not None) == (("Accepted", True) if fits else ("Refused", False))
+    assert fits or f"trainer.command {json.dumps(command)} is not among commands" in state.message
+
+
+def test_a_command_that_fills_the_message_is_cut() -> None:
+    policy = {"spec": {**POLICY["spec"], "rules": [DENY]}}
+    state, _ = judge(policy, {"spec": of_the_image(["python", "-c", "x" * 4000])}, NOW)
+    assert state.message.endswith("x… is not among commands, as inlineCode: Deny wants it")
+    assert len(state.message) < 400
 
 
 def test_data_without_a_volume_is_a_reason_of_its_own() -> None:

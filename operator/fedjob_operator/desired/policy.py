@@ -6,7 +6,9 @@ A refusal names everything that is wrong, so that one exchange with the site's a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,6 +18,8 @@ from ..plan import digest
 from ..settings import CA_KEY, CaBundle
 from .conditions import FALSE, TRUE, UNKNOWN, State
 from .quantity import number
+
+_MAX_SHOWN = 200  # characters of a command in a message
 
 
 def judge(policy: Raw | None, site_job: Raw, now: datetime) -> tuple[State, Raw | None]:
@@ -87,11 +91,33 @@ def _objections(rule: Raw, spec: Raw, now: datetime) -> Iterator[str]:
         yield from _unlisted("data", spec["data"], rule.get("data"))
     if not any(_image_fits(entry, trainer["image"]) for entry in rule.get("images") or ()):
         yield f"image {trainer['image']} is not among images"
-    if trainer.get("files") and rule.get("inlineCode", "Deny") != "Allow":
-        yield "code inside the job (trainer.files) is denied by inlineCode"
+    yield from _code(rule, trainer)
     allowed = rule.get("env") or ()
     if refused := [variable["name"] for variable in trainer.get("env") or () if variable["name"] not in allowed]:
         yield f"variables {', '.join(refused)} are not among env"
+
+
+def _code(rule: Raw, trainer: Raw) -> Iterator[str]:
+    """What runs, beside the image: files are code, and so is a command such as python -c TEXT."""
+    denied = rule.get("inlineCode", "Deny") != "Allow"
+    if trainer.get("files") and denied:
+        yield "code inside the job (trainer.files) is denied by inlineCode"
+    listed = rule.get("commands")
+    if listed is None and not denied:
+        return
+    if not any(_command_fits(entry, trainer["command"]) for entry in listed or ()):
+        given = json.dumps(trainer["command"], ensure_ascii=False)
+        shown = given if len(given) <= _MAX_SHOWN else f"{given[:_MAX_SHOWN]}…"
+        yield f"trainer.command {shown} is not among commands" + (", as inlineCode: Deny wants it" if denied else "")
+
+
+def _command_fits(entry: Sequence[str], command: Sequence[str]) -> bool:
+    return len(entry) == len(command) and all(map(_fits, entry, command))
+
+
+def _fits(pattern: str, text: str) -> bool:
+    """Whether a pattern is of all of the text. * stands for any text without a slash, so that none of it leads elsewhere."""
+    return re.fullmatch("[^/]*".join(map(re.escape, pattern.split("*"))), text) is not None
 
 
 def _unlisted(what: str, value: Any, listed: Any) -> Iterator[str]:

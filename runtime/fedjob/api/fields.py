@@ -107,6 +107,15 @@ EnvName = Annotated[
 ]
 EnvValue = Annotated[str, Field(max_length=32_768, pattern=r"^[^\x00]*$", title="text without NUL characters")]
 Argument = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$", title="text without NUL characters")]
+ArgumentPattern = Annotated[
+    str,
+    Field(
+        max_length=4096,
+        pattern=r"^([^\x00*][^\x00]*)?$",
+        title="text that does not begin with *; further on, * stands for any text without /",
+    ),
+]
+CommandPattern = Annotated[tuple[ArgumentPattern, ...], Field(strict=False, min_length=1, max_length=64)]
 ImageName = Annotated[
     str, Field(min_length=1, max_length=512, pattern=r"^[^\s\x00]+$", title="an image reference without spaces")
 ]

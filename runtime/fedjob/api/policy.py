@@ -8,6 +8,7 @@ from pydantic import Field
 from fedjob.api.conditions import Status
 from fedjob.api.fields import (
     Broken,
+    CommandPattern,
     ConfigKey,
     Count,
     DnsLabel,
@@ -134,7 +135,16 @@ class Rule(Part):
         default=(), strict=False, max_length=64, description="Variables that the job may set. Default: none."
     )
     inline_code: Literal["Deny", "Allow"] = Field(
-        default="Deny", description="Whether a job may bring code in spec.trainer.files, besides what is in the image."
+        default="Deny",
+        description="Deny: only code of the image runs: a job brings no files (spec.trainer.files), and its command is one of "
+        "commands. Allow: a job may bring files.",
+    )
+    commands: tuple[CommandPattern, ...] | None = Field(
+        default=None,
+        strict=False,
+        max_length=64,
+        description="Commands that may run, each as the list of the program and all its arguments, such as [python, /app/train.py, "
+        "--lr=*]. Default: with inlineCode Deny none, with Allow every one.",
     )
     approval: Literal["Manual", "Automatic"] = Field(
         default="Manual",
