@@ -129,8 +129,14 @@ class Started:
         return wait_until(lambda: next((p for p, n in processes(self.job.mark).items() if n == name), 0))
 
     def kill(self, *names: str) -> None:
-        """SIGKILL to each, all at once."""
-        for pid in [self.pid(name) for name in names]:
+        """SIGKILL to each, all at once, as soon as all run; to nobody if the run ends before."""
+
+        def found() -> list[int]:
+            pids = {name: pid for pid, name in processes(self.job.mark).items()}
+            return [pids[name] for name in names if name in pids]
+
+        wait_until(lambda: len(found()) == len(names) or self.popen.poll() is not None)
+        for pid in found():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -148,6 +154,16 @@ class Started:
     def site(self, name: str) -> dict[str, Any]:
         """A site's part in the status, {} before there is any."""
         return next((s for s in self.status.get("sites", ()) if s["name"] == name), {})
+
+    def is_held(self, number: int, training: str, answered: str) -> bool:
+        """Whether these sites train in this round, and the server has the answers of those; all in one status.
+
+        A status alone with the answers may still be of the round before; that somebody trains shows that this one was asked.
+        """
+        status = self.status
+        states = {site["name"]: site["state"] for site in status.get("sites", ())}
+        wanted = dict.fromkeys(training, "Training") | dict.fromkeys(answered, "Answered")
+        return status.get("progress", {}).get("currentRound") == number and wanted.items() <= states.items()
 
     @property
     def history(self) -> list[Any]:

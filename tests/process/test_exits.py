@@ -18,9 +18,10 @@ from fedjob.wire_pb2 import Announce
 if TYPE_CHECKING:
     from conftest import Hosted, Job, Started
 
-# Each site but "stays" ends in round 0, the first time that it is there, in the way that its name says.
+# Each site but "stays" ends in round 0, the first time that it is there, in the way that its name says. While the file "hold"
+# is there, "stays" trains.
 SCRIPT = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
 from pathlib import Path
 import numpy as np
 import fedjob
@@ -50,6 +51,8 @@ with fedjob.init({"w": np.zeros(4, np.float32)}):
         if site in ENDS and not Path(f"ended-{site}").exists():
             Path(f"ended-{site}").touch()
             ENDS[site]()
+        while site == "stays" and Path("hold").exists():
+            time.sleep(0.002)
         fedjob.send(fedjob.FLModel(params=model.params))
 """
 FAIL, LEAVE = ("exits-1", "exits-text", "exits-hard", "terminated"), ("leaves", "leaves-hard", "thread")
@@ -89,9 +92,11 @@ def test_who_has_left_is_not_waited_for_by_a_server_that_was_started_again(
     new_job: Callable[..., Job], until: Callable[..., Any]
 ) -> None:
     job = new_job(SCRIPT, ["stays", "leaves"], workflow={"rounds": 2})
+    (job / "hold").touch()
     run = job.start()
     until(lambda: run.site("leaves").get("state") == "Left")
     run.kill("server")
+    (job / "hold").unlink()
     assert run.wait() == 0, run.story()
     assert [r.contributors for r in run.history] == [("stays",)] * 2
 

@@ -108,28 +108,25 @@ def test_server_and_scripts_killed_while_sites_train(
 
 def round_is_on(run: Started, number: int, held: str) -> bool:
     """Whether the held sites train in this round, and site a has answered."""
-    return all(trainings(run.job)[number, site] for site in held) and has_answered(run, "a", number)
-
-
-def has_answered(run: Started, site: str, number: int) -> bool:
-    """Whether the server has a site's answer to the round that is running."""
-    return run.status["progress"]["currentRound"] == number and run.site(site)["state"] == "Answered"
+    return all(trainings(run.job)[number, site] for site in held) and run.is_held(number, held, "a")
 
 
 @pytest.mark.parametrize("victim", ["server", "both"])
 def test_killed_while_an_update_is_on_its_way(
     victim: str, new_job: Callable[..., Job], undisturbed: Started, until: Callable[..., Any]
 ) -> None:
+    """Site c holds the round open, so that what site a has sent stays where it is until it is seen."""
     job = federation(new_job, rounds=2)
-    (gate,) = hold(job, 1, "a")
+    gate, last = hold(job, 1, "a", "c")
     run = job.start()
-    until(lambda: trainings(job)[1, "a"] and all(has_answered(run, site, 1) for site in "bc"))
+    until(lambda: trainings(job)[1, "a"] and trainings(job)[1, "c"] and run.is_held(1, "ac", "b"))
     server, site = run.pid("server"), run.pid("a")
     gate.unlink()
     spool = run.folder / "state" / "round-000001"
     until(lambda: any(p.stat().st_size for p in spool.glob("Train.0.a.*.params")), pause=0)
     for pid in {"server": [server], "both": [server, site]}[victim]:
         os.kill(pid, signal.SIGKILL)
+    last.unlink()
     assert run.wait() == 0, run.story()
     assert_as_undisturbed(run, undisturbed)
     assert trainings(job)[1, "b"] == trainings(job)[1, "c"] == 1

@@ -72,7 +72,7 @@ def scrape(run: Started, process: str) -> Samples:
 
 @pytest.fixture
 def round_two(watched: Started, until: Callable[..., Any]) -> Started:
-    until(lambda: (watched.job / "trains").exists() and watched.site("a").get("state") == "Answered")
+    until(lambda: (watched.job / "trains").exists() and watched.is_held(2, "b", "a"))
     return watched
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,23 +103,30 @@ def assert_over(*puppets: Puppet) -> None:
 
 
 def test_an_update_after_the_deadline_is_refused_and_the_next_round_takes_the_site_again(
-    host: Callable[..., Hosted], until: Callable[..., Any]
+    host: Callable[..., Hosted], until: Callable[..., Any], tmp_path: Path
 ) -> None:
+    """In each round one site answers and the other does not: a round waits for its first answer, however long that takes."""
+    (tmp_path / "hosted").mkdir()
+    write_values(tmp_path / "hosted" / "start.safetensors", ZEROS)
     run = host(
-        "ab", workflow={"rounds": 2, "quorum": 1, "roundTimeoutSeconds": 1}, failurePolicy={"onQuorumLost": "Wait"}
+        "ab",
+        workflow={"rounds": 2, "quorum": 1, "roundTimeoutSeconds": 1},
+        failurePolicy={"onQuorumLost": "Wait"},
+        model={"initial": {"path": "start.safetensors"}},
     )
     a, b = run.puppet("a"), run.puppet("b")
-    a.offer(ZEROS)
     late = b.task("Train", 0)
     b.fetch(late)
     answer(0, a)
     until(lambda: b.uplink.is_over(late.key))
     verdict = b.answer(late, update())
     assert (verdict.accepted, verdict.reason) == (False, "PastRound")
-    answer(1, a, b)
+    silent = a.task("Train", 1)
+    answer(1, b)
+    until(lambda: a.uplink.is_over(silent.key))
     assert_over(a, b)
     assert run.wait() == 0
-    assert [run.missing(0), run.missing(1)] == [{"b": "DeadlineExceeded"}, {}]
+    assert [run.missing(0), run.missing(1)] == [{"b": "DeadlineExceeded"}, {"a": "DeadlineExceeded"}]
 
 
 def test_one_answer_of_one_process_of_one_attempt_counts(host: Callable[..., Hosted]) -> None:
@@ -310,7 +318,7 @@ def test_without_any_initial_model_the_job_fails_by_name(host: Callable[..., Hos
 
 @pytest.mark.parametrize("initial", [{"path": "start.safetensors"}, {"object": "train:Start.state"}])
 def test_the_job_may_name_the_initial_model(
-    initial: dict[str, str], host: Callable[..., Hosted], tmp_path: Any
+    initial: dict[str, str], host: Callable[..., Hosted], tmp_path: Path
 ) -> None:
     (tmp_path / "hosted").mkdir()
     write_values(tmp_path / "hosted" / "start.safetensors", {"w": np.full(4, 8.0, np.float32)})

@@ -44,7 +44,7 @@ def held(new_job: Callable[..., Job], until: Callable[..., Any]) -> Started:
     job = new_job(SCRIPT, "ab", workflow=WORKFLOW)
     (job / "hold-b-2").touch()
     run = job.start()
-    until(lambda: (job / "trains-b-2").exists() and run.site("a").get("state") == "Answered")
+    until(lambda: (job / "trains-b-2").exists() and run.is_held(2, "b", "a"))
     return run
 
 
