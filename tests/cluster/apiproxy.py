@@ -151,21 +151,22 @@ class ApiProxy:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
+        """Returns when nothing is under way: a connection that is still shaking hands would be served in a moment."""
         if self._server is not None:
             self._server.close()
-        self._cancel_all()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     def _cancel_all(self) -> None:
         for task in self._open:
             task.cancel()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._serve(reader, writer))
         self._open.add(task)
         task.add_done_callback(self._open.discard)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """The calls of one connection, one after the other."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import http.client
 import json
+import socket
+import threading
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -99,8 +104,38 @@ def test_a_truncated_watch_ends_within_an_event(
     assert not whole(answer)
 
 
+def new_proxy(plane: ControlPlane) -> ApiProxy:
+    return ApiProxy(plane.port, plane.ca, plane.folder / "server.crt", plane.folder / "server.key")
+
+
+def test_a_proxy_that_stops_leaves_no_connection_half_served(
+    plane: ControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio logs a task that is collected before its end, and a coroutine may then run into a loop that is closed."""
+    with new_proxy(plane) as proxy:
+        proxy.judge = lambda call: Delay(60.0) if call.is_write else None
+        address = urlsplit(proxy.url)
+        silent = socket.create_connection((address.hostname, address.port))  # never shakes hands
+        client = plane.user(ADMIN, proxy.url)
+        waiting = threading.Thread(target=lambda: fails(client), daemon=True)
+        waiting.start()
+        assert plane.user(ADMIN, proxy.url).call("GET", "/readyz")  # by then the silent one is accepted
+        until("the call that waits", lambda calls=proxy.calls: any(call.is_write for call in calls))
+    del proxy
+    gc.collect()
+    waiting.join(10)
+    silent.close()
+    assert "Task was destroyed" not in caplog.text
+
+
+def fails(client: Kube) -> None:
+    """A call that is never answered."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        client.call("POST", "/api/v1/namespaces", {})
+
+
 def test_a_proxy_frees_its_port(plane: ControlPlane) -> None:
-    with ApiProxy(plane.port, plane.ca, plane.folder / "server.crt", plane.folder / "server.key") as proxy:
+    with new_proxy(plane) as proxy:
         client = plane.user(ADMIN, proxy.url)
         assert client.call("GET", "/readyz")
 
