@@ -234,13 +234,19 @@ def test_whoever_waits_gets_over_an_api_server_that_comes_and_goes(
 
 
 def test_a_watch_ends_when_the_job_is_deleted(
-    submit: Any, scientist: Any, fedjob: Fedjob, namespace: str, admin: Any
+    submit: Any, scientist: Any, fedjob: Fedjob, proxy: Any, plane: ControlPlane, namespace: str, admin: Any
 ) -> None:
     submit()
-    timer = threading.Timer(2.0, lambda: admin.delete(names.FEDERATED_JOB, namespace, "digits"))
-    timer.start()
-    assert fedjob("status", "digits", "--watch", code=3).stderr == "digits was deleted\n"
-    timer.join()
+    watched = threading.Event()
+    proxy.judge = lambda call: watched.set() if call.is_watch else None
+    config = str(plane.kubeconfig(SCIENTIST, proxy.url))
+    deletes = threading.Thread(
+        target=lambda: watched.wait(60) and admin.delete(names.FEDERATED_JOB, namespace, "digits")
+    )
+    deletes.start()
+    place = ("--kubeconfig", config, "-n", namespace)
+    assert fedjob("status", "digits", "--watch", *place, code=3, where=False).stderr == "digits was deleted\n"
+    deletes.join()
 
 
 def test_what_is_wrong_is_one_line(
