@@ -120,7 +120,8 @@ def test_a_proxy_that_stops_leaves_no_connection_half_served(
         waiting = threading.Thread(target=lambda: fails(client), daemon=True)
         waiting.start()
         assert plane.user(ADMIN, proxy.url).call("GET", "/readyz")  # by then the silent one is accepted
-        until("the call that waits", lambda calls=proxy.calls: any(call.is_write for call in calls))
+        calls = proxy.calls
+        until("the call that waits", lambda: any(call.is_write for call in calls))
     del proxy
     gc.collect()
     waiting.join(10)

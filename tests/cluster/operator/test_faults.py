@@ -187,10 +187,11 @@ def test_writes_that_always_fail_are_tried_seldom(
     admin: Any, keep_operator: Any, submit: Any, kubelet: Any, proxy: Any, timed: Any, until: Any, code: int
 ) -> None:
     fails = Answer(code, "Test", retry_after=1 if code == 429 else None)
-    broken = True
+    broken = False
     calls = timed(lambda call: fails if broken and call.is_write and "/leases" not in call.path else None)
     operator = keep_operator(url=proxy.url)
-    until("the operator to lead", lambda: operator.leads)
+    until("the operator to lead", lambda: operator.leads)  # who leads has an authority, which is a write too
+    broken = True
     job = submit()
     path = names.FEDERATED_JOB.path(job.namespace, job.name) + "/status"
 
