@@ -1,5 +1,8 @@
 """What starts a process of a job: written by `fedjob run` or the operator, read by the server and the clients.
 
+The writer may be newer than the reader: an operator is upgraded, an image with a training script is not. So what is as by default is
+not written, and an older reader refuses only what it could not do; a default, once released, never changes.
+
 This is the runtime's only reader of the environment.
 """
 
@@ -14,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .api import FederatedJob
 from .errors import ConfigError
+from .version import __version__
 
 T = TypeVar("T", bound=BaseModel)
 CONFIG_VARIABLE = "FEDJOB_CONFIG"
@@ -21,11 +25,15 @@ DATA_VARIABLE = "FEDJOB_DATA"
 LogFormat = Literal["text", "json"]
 
 
-class _Config(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Report(_Config):
+class _Config(_Part):
+    version: str = __version__  # of fedjob that wrote it
+
+
+class Report(_Part):
     """Where a server tells of its progress, on a cluster. server_name: in that endpoint's certificate."""
 
     url: str
@@ -104,15 +112,51 @@ def read_ranks(rank: int | str | None = None) -> Ranks:
         raise ConfigError(f"RANK, WORLD_SIZE and rank must be whole numbers: {e}") from None
 
 
+def text(config: ServerConfig | SiteConfig, *, indent: int | None = None) -> str:
+    """A configuration for `read_server` or `read_site`, without what is as by default."""
+    told = config.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return json.dumps({"version": __version__, **told}, indent=indent, ensure_ascii=False)
+
+
 def write(path: Path, config: ServerConfig | SiteConfig) -> None:
     """Write a configuration for `read_server` or `read_site`."""
-    path.write_text(config.model_dump_json(by_alias=True, indent=1))
+    path.write_text(text(config, indent=1))
 
 
 def _read(kind: type[T], path: Path) -> T:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror}") from e
-    except (ValidationError, json.JSONDecodeError) as e:
-        raise ConfigError(f"{path}: not a configuration of this version: {e}") from e
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as e:
+        raise ConfigError(f"{path}: {_refusal(data, e)}") from e
+
+
+def _refusal(data: bytes, error: ValidationError) -> str:
+    try:
+        document = json.loads(data)
+        writer = document["version"]
+    except (ValueError, KeyError, TypeError):
+        writer = __version__
+    if writer == __version__:
+        return f"not a configuration of this version: {error}"
+    fields = ", ".join(sorted({_field(document, e["loc"]) for e in error.errors()}))
+    return (
+        f"this image has fedjob {__version__} and cannot read {fields}, which fedjob {writer} has written; use an image with "
+        f"fedjob {writer}, or a job without it"
+    )
+
+
+def _field(document: Any, place: tuple[int | str, ...]) -> str:
+    """A field as people write it: the job's own from `spec` on. pydantic's place also names variants of a type."""
+    found: list[str] = []
+    for step in place:
+        if isinstance(document, dict) and step in document:
+            found.append(str(step))
+            document = document[step]
+        elif isinstance(document, list) and isinstance(step, int) and found:
+            found[-1] += f"[{step}]"
+            document = document[step]
+    return ".".join(found).removeprefix("job.") or "it"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ConfigDict, ValidationError, create_model
 
 from fedjob import config
 from fedjob.api import loads
 from fedjob.config import Ranks, ServerConfig, SiteConfig, read_ranks, read_server, read_site
 from fedjob.errors import ConfigError
+from fedjob.version import __version__
 
 JOB = loads(
     """
@@ -42,6 +45,68 @@ def test_a_sites_configuration_is_read_as_it_was_written(tmp_path: Path) -> None
 def test_a_servers_configuration_is_read_as_it_was_written_with_the_whole_job(tmp_path: Path) -> None:
     config.write(tmp_path / "server.json", SERVER)
     assert read_server(tmp_path / "server.json") == SERVER
+
+
+# What fedjob 0.1.0 reads of a plain job. A field that is new and always written would stop every image of that version.
+KNOWN_TO_SITES = {
+    "version", "job", "uid", "attempt", "trust_domain", "site", "sites", "workflow", "workflow.rounds", "params_type", "server",
+    "server_name", "tls", "work", "server_lost_seconds",
+}  # fmt: skip
+KNOWN_TO_SERVERS = {
+    "version", "job", "job.apiVersion", "job.kind", "job.metadata", "job.metadata.name", "job.spec", "job.spec.workflow",
+    "job.spec.workflow.rounds", "job.spec.workflow.stopWhen", "job.spec.workflow.stopWhen.metric",
+    "job.spec.workflow.stopWhen.value", "job.spec.trainer", "job.spec.trainer.command", "job.spec.sites", "job.spec.sites[].name",
+    "uid", "attempt", "trust_domain", "listen", "tls", "run", "state", "initial",
+}  # fmt: skip
+
+
+def paths(node: object, at: str = "") -> set[str]:
+    """The names of all fields of a document, the entries of a list as []."""
+    if isinstance(node, dict):
+        here = {f"{at}.{name}".removeprefix(".") for name in node}
+        return here.union(*(paths(value, f"{at}.{name}".removeprefix(".")) for name, value in node.items()))
+    if isinstance(node, list):
+        return set().union(*(paths(value, f"{at}[]") for value in node))
+    return set()
+
+
+def test_a_plain_job_has_no_field_that_an_older_image_would_refuse() -> None:
+    assert paths(json.loads(config.text(SITE))) <= KNOWN_TO_SITES
+    assert paths(json.loads(config.text(SERVER))) <= KNOWN_TO_SERVERS
+
+
+def test_an_older_reader_takes_a_plain_job_and_refuses_only_what_it_could_not_do() -> None:
+    newer = {"include", "wire_dtype"}
+    known = {name: (f.annotation, f) for name, f in SiteConfig.model_fields.items() if name not in newer}
+    older: Any = create_model("Older", __config__=ConfigDict(extra="forbid"), **known)
+    assert older.model_validate_json(config.text(SITE)).server == SITE.server
+    used = SITE.model_copy(update={"wire_dtype": "BF16"})
+    with pytest.raises(ValidationError, match="wire_dtype"):
+        older.model_validate_json(config.text(used))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"job": {"spec": {"privacy": {"epsilon": 1}}}}, "spec.privacy"),
+        ({"job": {"spec": {"workflow": {"mu": 0.1}}}}, "spec.workflow.mu"),
+        ({"job": {"spec": {"workflow": {"type": "FedNext"}}}}, "spec.workflow.type"),
+        ({"compression": "zstd"}, "compression"),
+    ],
+)
+def test_what_a_newer_writer_uses_is_named_with_the_fix(tmp_path: Path, change: dict[str, Any], field: str) -> None:
+    def merged(old: Any, new: Any) -> Any:
+        return {**old, **{k: merged(old.get(k, {}), v) if isinstance(v, dict) else v for k, v in new.items()}}
+
+    path = tmp_path / "server.json"
+    path.write_text(json.dumps(merged(json.loads(config.text(SERVER)), {**change, "version": "9.8.7"})))
+    with pytest.raises(ConfigError) as refused:
+        read_server(path)
+    said = str(refused.value)
+    assert said == (
+        f"{path}: this image has fedjob {__version__} and cannot read {field}, which fedjob 9.8.7 has written; use an image with "
+        "fedjob 9.8.7, or a job without it"
+    )
 
 
 def test_a_site_finds_its_configuration_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

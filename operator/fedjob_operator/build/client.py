@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedjob.config import CONFIG_VARIABLE, DATA_VARIABLE, SiteConfig
+from fedjob.config import CONFIG_VARIABLE, DATA_VARIABLE, SiteConfig, text
 from fedjob.model import ParamsType
 
 from .. import names
@@ -96,7 +96,7 @@ def config_map(at: At) -> Manifest:
         metrics=names.METRICS_LISTEN,
         log="json",
     )
-    data = {names.CONFIG_FILE: config.model_dump_json(by_alias=True), **code.data(spec["trainer"].get("files") or {})}
+    data = {names.CONFIG_FILE: text(config), **code.data(spec["trainer"].get("files") or {})}
     return child(names.CONFIG_MAP, at.name, at.owner, at.labels, data=data)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.api import FederatedJob
-from fedjob.config import Report, ServerConfig
+from fedjob.config import Report, ServerConfig, text
 from fedjob.tls import SERVER_ENVIRONMENT
 
 from .. import names
@@ -81,7 +81,7 @@ def config_map(of: Of) -> Manifest:
         metrics=names.METRICS_LISTEN,
         log="json",
     )
-    data = {names.CONFIG_FILE: config.model_dump_json(by_alias=True)}
+    data = {names.CONFIG_FILE: text(config)}
     if initial is not None:
         data.update(code.data(of.job.spec.trainer.files))
     return child(names.CONFIG_MAP, of.base, of.owner, of.labels, data=data)
