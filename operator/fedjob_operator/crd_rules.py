@@ -42,6 +42,13 @@ _WORKFLOW: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("has(self.value) || has(self.patienceRounds)", "allowed: value or patienceRounds, or both"),
     ),
 }
+_TOLERATION: Final = (
+    Rule("has(self.key) || self.operator == 'Exists'", "operator: allowed: Exists, as there is no key"),
+    Rule(
+        "!has(self.value) || self.value == '' || self.operator == 'Equal'",
+        "value: allowed: no value, as operator is Exists",
+    ),
+)
 _TRAINER: Final[Mapping[str, tuple[Rule, ...]]] = {
     "trainer.files": (
         Rule(
@@ -56,13 +63,7 @@ _TRAINER: Final[Mapping[str, tuple[Rule, ...]]] = {
     "trainer.env[].name": (
         Rule("!self.startsWith('FEDJOB_')", "allowed: a name that does not begin with FEDJOB_"),
     ),
-    "scheduling.tolerations[]": (
-        Rule("has(self.key) || self.operator == 'Exists'", "operator: allowed: Exists, as there is no key"),
-        Rule(
-            "!has(self.value) || self.value == '' || self.operator == 'Equal'",
-            "value: allowed: no value, as operator is Exists",
-        ),
-    ),
+    "scheduling.tolerations[]": _TOLERATION,
 }  # fmt: skip
 
 
@@ -195,4 +196,5 @@ POLICY: Final[Mapping[str, tuple[Rule, ...]]] = {
     "spec.rules": (
         Rule("self.all(rule, self.exists_one(other, other.name == rule.name))", "name: allowed: each rule once"),
     ),
+    "spec.floor.pod.tolerations[]": _TOLERATION,
 }

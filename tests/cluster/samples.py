@@ -60,7 +60,21 @@ _SITE_JOB: Raw = {
 
 _POLICY: Raw = {
     "suspend": False,
-    "floor": {"pod": {"maxPerJob": {"cpu": "8", "nvidia.com/gpu": "2"}}, "exchange": {"maxRounds": 200}},
+    "floor": {
+        "pod": {
+            "maxPerJob": {"cpu": "8", "nvidia.com/gpu": "2"},
+            "priorityClassNames": ["research"],
+            "queueNames": ["gpus"],
+            "tolerations": [{"key": "spot", "operator": "Exists"}],
+        },
+        "exchange": {"maxRounds": 200},
+    },
+    "pods": {
+        "runtimeClassName": "gvisor",
+        "nodeSelector": {"example.com/pool": "research"},
+        "labels": {"example.com/egress": "none"},
+        "annotations": {"example.com/contact": "the ward's office"},
+    },
     "data": [{"name": "scans", "claim": "scans-2026", "subPath": "v3", "readOnly": True}],
     "caBundle": {"configMap": "company-authorities", "key": "roots.pem"},
     "rules": [

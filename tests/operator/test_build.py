@@ -187,16 +187,42 @@ def test_the_sites_pods_are_queued_and_placed_as_asked_and_the_server_is_not() -
     scheduling = {
         "queueName": "q",
         "priorityClassName": "high",
-        "runtimeClassName": "nvidia",
         "tolerations": [toleration],
     }
     made = client.job(at(scheduling=scheduling), 1).manifest
     pod = made["spec"]["template"]["spec"]
     assert made["spec"]["suspend"] is True
     assert made["metadata"]["labels"][names.QUEUE_LABEL] == "q"
-    assert (pod["priorityClassName"], pod["runtimeClassName"]) == ("high", "nvidia")
+    assert pod["priorityClassName"] == "high"
     assert toleration in pod["tolerations"]
+    assert not {"runtimeClassName", "nodeSelector"} & pod.keys()
     assert "suspend" not in server.job(of(scheduling=scheduling), 1).manifest["spec"]
+
+
+def test_a_site_says_where_the_pods_run_and_marks_them_and_takes_none_of_our_marks_away() -> None:
+    own = {
+        "runtimeClassName": "gvisor",
+        "nodeSelector": {"pool": "research"},
+        "labels": {"egress": "none", names.ROLE_LABEL: "server"},
+        "annotations": {"contact": "the office"},
+    }
+    made = client.job(replace(at(), pods=own), 1).manifest["spec"]["template"]
+    assert (made["spec"]["runtimeClassName"], made["spec"]["nodeSelector"]) == ("gvisor", {"pool": "research"})
+    assert (made["metadata"]["labels"]["egress"], made["metadata"]["labels"][names.ROLE_LABEL]) == (
+        "none",
+        names.CLIENT,
+    )
+    assert made["metadata"]["annotations"]["contact"] == "the office"
+
+
+@pytest.mark.parametrize("amount", ["0", "0Gi"])
+def test_asking_for_nothing_of_a_resource_opens_no_tainted_node(amount: str) -> None:
+    limits = {"limits": {"node-role.kubernetes.io/control-plane": amount, "nvidia.com/gpu": "1"}}
+    pod = client.job(at(trainer={"files": {"train.py": ""}, "resources": limits}), 1).manifest["spec"]["template"][
+        "spec"
+    ]
+    keys = [toleration["key"] for toleration in pod["tolerations"] if toleration["effect"] == "NoSchedule"]
+    assert keys == ["nvidia.com/gpu"]
 
 
 def test_shared_memory_is_as_asked_else_the_limit_of_memory() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob_operator.desired.policy import assignment_digest, authorities, judge
-from fedjob_operator.desired.quantity import number
+from fedjob_operator.quantity import number
 from fedjob_operator.settings import CaBundle
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -140,6 +140,65 @@ def test_a_command_that_fills_the_message_is_cut() -> None:
     state, _ = judge(policy, {"spec": of_the_image(["python", "-c", "x" * 4000])}, NOW)
     assert state.message.endswith("x… is not among commands, as inlineCode: Deny wants it")
     assert len(state.message) < 400
+
+
+SPOT = {"key": "spot", "operator": "Exists"}
+
+
+@pytest.mark.parametrize(
+    ("scheduling", "spec", "says"),
+    [
+        pytest.param({}, {}, "", id="nothing is chosen"),
+        pytest.param({"priorityClassName": "high"}, {}, "priorityClassName high is not among none (floor.pod.priority", id="priority"),
+        pytest.param({"priorityClassName": "high"}, {"floor": {"pod": {"priorityClassNames": ["low"]}}}, "among low", id="other"),
+        pytest.param({"priorityClassName": "low"}, {"floor": {"pod": {"priorityClassNames": ["low"]}}}, "", id="listed priority"),
+        pytest.param({"queueName": "q"}, {}, "queueName q is not among none (floor.pod.queueNames)", id="a queue"),
+        pytest.param({"queueName": "q"}, {"floor": {"pod": {"queueNames": ["q"]}}}, "", id="a listed queue"),
+        pytest.param({"runtimeClassName": "runc"}, {}, "runtimeClassName runc is not among none (pods.runtime", id="runtime class"),
+        pytest.param({"runtimeClassName": "runc"}, {"pods": {"runtimeClassName": "gvisor"}}, "among gvisor", id="not the site's"),
+        pytest.param({"runtimeClassName": "gvisor"}, {"pods": {"runtimeClassName": "gvisor"}}, "", id="the site's own"),
+        pytest.param({}, {"pods": {"runtimeClassName": "gvisor"}}, "", id="the site's, unasked"),
+        pytest.param({"tolerations": [SPOT]}, {}, "{key: spot, operator: Exists} is not among floor.pod.tolerations", id="a taint"),
+        pytest.param({"tolerations": [SPOT]}, {"floor": {"pod": {"tolerations": [SPOT]}}}, "", id="a listed taint"),
+    ],
+)  # fmt: skip
+def test_a_job_chooses_for_its_pods_what_the_site_lists(scheduling: Any, spec: dict[str, Any], says: str) -> None:
+    state, _ = judge({"spec": {**POLICY["spec"], **spec}}, {"spec": {**SPEC, "scheduling": scheduling}}, NOW)
+    assert (state.reason, says in state.message) == ("Refused" if says else "Accepted", True)
+
+
+tolerations = st.fixed_dictionaries(
+    {"operator": st.sampled_from(["Exists", "Equal"])},
+    optional={
+        "key": st.sampled_from(["a", "b"]),
+        "value": st.sampled_from(["", "x"]),
+        "effect": st.sampled_from(["NoSchedule", "NoExecute"]),
+    },
+).filter(
+    lambda one: ("key" in one or one["operator"] == "Exists") and not (one["operator"] == "Exists" and one.get("value"))
+)
+
+
+def tolerates(toleration: dict[str, str], taint: tuple[str, str, str]) -> bool:
+    """As Kubernetes decides it."""
+    key, value, effect = taint
+    return (
+        toleration.get("effect", effect) == effect
+        and toleration.get("key", key) == key
+        and (toleration["operator"] == "Exists" or toleration.get("value", "") == value)
+    )
+
+
+@given(listed=tolerations, asked=tolerations)
+def test_a_toleration_is_let_in_exactly_if_it_opens_no_node_that_the_listed_one_does_not(
+    listed: Any, asked: Any
+) -> None:
+    policy = {"spec": {**POLICY["spec"], "floor": {"pod": {"tolerations": [listed]}}}}
+    state, _ = judge(policy, {"spec": {**SPEC, "scheduling": {"tolerations": [asked]}}}, NOW)
+    effects = ["NoSchedule", "NoExecute", "PreferNoSchedule"]
+    taints = [(key, value, effect) for key in ("a", "b", "c") for value in ("", "x", "y") for effect in effects]
+    opens_more = any(tolerates(asked, taint) and not tolerates(listed, taint) for taint in taints)
+    assert state.reason == ("Refused" if opens_more else "Accepted")
 
 
 def test_data_without_a_volume_is_a_reason_of_its_own() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from fedjob.model import ParamsType
 from .. import names
 from ..observed import Raw
 from ..plan import Create, Issue, Manifest
+from ..quantity import number
 from ..settings import CaBundle, Settings
 from . import ca, code, network
 from .meta import Owner, child, labels
@@ -25,13 +26,14 @@ class At:
     """A SiteJob as the builders see it.
 
     data: the policy's entry for the data that the job names, None if it names none. authorities: what the policy has scripts
-    trust, None to leave that to the image.
+    trust, None to leave that to the image. pods: spec.pods of the policy.
     """
 
     site_job: Raw
     settings: Settings
     data: Raw | None = None
     authorities: CaBundle | None = None
+    pods: Raw = field(default_factory=dict)
 
     @property
     def spec(self) -> Raw:
@@ -144,7 +146,9 @@ def job(at: At, run: int) -> Create:
         "parallelism": at.nodes,
         "completionMode": "Indexed" if at.nodes > 1 else "NonIndexed",
         "podReplacementPolicy": "Failed",
-        "template": template(tags, _pod(at, name)),
+        "template": template(
+            {**(at.pods.get("labels") or {}), **tags}, _pod(at, name), at.pods.get("annotations") or {}
+        ),
     }
     if queue := scheduling.get("queueName"):
         tags = {**tags, names.QUEUE_LABEL: queue}
@@ -158,13 +162,18 @@ def _pod(at: At, job_name: str) -> dict[str, Any]:
         made["subdomain"] = at.name
     scheduling = at.spec.get("scheduling") or {}
     made["tolerations"] += [*_accelerators(at.spec["trainer"]), *(scheduling.get("tolerations") or ())]
-    return made | {key: scheduling[key] for key in ("priorityClassName", "runtimeClassName") if key in scheduling}
+    own = {key: at.pods[key] for key in ("runtimeClassName", "nodeSelector") if at.pods.get(key)}
+    return made | own | {key: scheduling[key] for key in ("priorityClassName",) if key in scheduling}
 
 
 def _accelerators(trainer: Raw) -> list[dict[str, Any]]:
-    """Nodes with accelerators are commonly tainted with the resource's own name."""
+    """Nodes with accelerators are commonly tainted with the resource's own name.
+
+    An amount of nothing opens no node: whoever asks for some goes only where a node has it.
+    """
     limits = (trainer.get("resources") or {}).get("limits") or {}
-    return [{"key": name, "operator": "Exists", "effect": "NoSchedule"} for name in sorted(limits) if "/" in name]
+    some = sorted(name for name, amount in limits.items() if "/" in name and number(str(amount)) > 0)
+    return [{"key": name, "operator": "Exists", "effect": "NoSchedule"} for name in some]
 
 
 def _volumes(at: At) -> list[dict[str, Any]]:

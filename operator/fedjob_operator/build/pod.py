@@ -38,9 +38,11 @@ def pod(
     return {**made, "imagePullSecrets": secrets} if secrets else made
 
 
-def template(tags: Mapping[str, str], spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A Job's pod, with what a Prometheus looks for that no monitor tells."""
-    notes = {"prometheus.io/scrape": "true", "prometheus.io/port": str(names.METRICS_PORT)}
+def template(
+    tags: Mapping[str, str], spec: Mapping[str, Any], notes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """A Job's pod, with what a Prometheus looks for that no monitor tells; notes: further annotations."""
+    notes = {**(notes or {}), "prometheus.io/scrape": "true", "prometheus.io/port": str(names.METRICS_PORT)}
     return {"metadata": {"labels": dict(tags), "annotations": notes}, "spec": dict(spec)}
 
 

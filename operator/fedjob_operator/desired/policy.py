@@ -16,8 +16,8 @@ from typing import Any
 from ..observed import Raw, moment
 from ..plan import digest
 from ..settings import CA_KEY, CaBundle
+from . import floor
 from .conditions import FALSE, TRUE, UNKNOWN, State
-from .quantity import number
 
 _MAX_SHOWN = 200  # characters of a command in a message
 
@@ -49,6 +49,12 @@ def authorities(policy: Raw | None) -> CaBundle | None:
     return CaBundle(named["configMap"], named.get("key", CA_KEY)) if named else None
 
 
+def pods(policy: Raw | None) -> Raw:
+    """What the site has the pods of every job be."""
+    found: Raw = policy["spec"].get("pods") or {} if policy is not None else {}
+    return found
+
+
 def assignment_digest(site_job: Raw) -> str:
     """What an approval is for: the assignment without what changes while it runs. Another assignment needs another approval."""
     spec = {key: value for key, value in site_job["spec"].items() if key not in ("approval", "suspend", "restarts")}
@@ -68,7 +74,7 @@ def _approved(rule: Raw, site_job: Raw) -> State:
 
 def _fitting(rules: Raw, spec: Raw, now: datetime) -> tuple[Raw | None, list[str]]:
     """The first rule without an objection; the objections of the others, and of the floor."""
-    against = list(_floor(rules.get("floor") or {}, spec))
+    against = list(floor.objections(rules, spec))
     if against:
         return None, against
     for rule in rules.get("rules") or ():
@@ -132,17 +138,3 @@ def _image_fits(entry: Raw, image: str) -> bool:
         repository = repository.rpartition(":")[0]
     digests = entry.get("digests")
     return fnmatchcase(repository, entry["repository"]) and (not digests or given in digests)
-
-
-def _floor(floor: Raw, spec: Raw) -> Iterator[str]:
-    limits = (spec["trainer"].get("resources") or {}).get("limits") or {}
-    for name, most in ((floor.get("pod") or {}).get("maxPerJob") or {}).items():
-        asked = limits.get(name)
-        if asked is None:
-            if "/" not in name:
-                yield f"no limit of {name}, at most {most} (floor.pod.maxPerJob)"
-        elif number(str(asked)) * int(spec["trainer"]["nodes"]) > number(str(most)):
-            yield f"{name} {asked} on {spec['trainer']['nodes']} nodes, at most {most} (floor.pod.maxPerJob)"
-    most_rounds = (floor.get("exchange") or {}).get("maxRounds")
-    if most_rounds is not None and spec["workflow"]["rounds"] > most_rounds:
-        yield f"{spec['workflow']['rounds']} rounds, at most {most_rounds} (floor.exchange.maxRounds)"

@@ -26,7 +26,7 @@ from ..trust import Trust
 from . import certificate
 from .conditions import FALSE, TRUE, State, settle, transitions
 from .job import differing
-from .policy import authorities, judge
+from .policy import authorities, judge, pods
 from .runs import blocked, death, limit_text, living, pause_seconds
 
 _BAD_WHEN_TRUE = frozenset({"Finished"})
@@ -63,7 +63,7 @@ def desired_state(seen: ObservedSite, now: datetime, settings: Settings, trust: 
         return NOTHING
     spec, script = raw["spec"], _remember(raw)
     accepted, data = judge(seen.policy, raw, now)
-    at = build.At(raw, settings, data, authorities(seen.policy))
+    at = build.At(raw, settings, data, authorities(seen.policy), pods(seen.policy))
     if accepted.status != TRUE or spec.get("suspend"):
         return _without_pods(seen, script, accepted, now)
     if condition(raw, "Finished")[0] == TRUE and script.attempt == spec["job"]["attempt"]:

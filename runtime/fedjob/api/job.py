@@ -294,7 +294,7 @@ class Toleration(Part):
 
 
 class Scheduling(Part):
-    """Where and when the pods of the sites run; a site's cluster may know none of these names, and then says so."""
+    """Where and when the pods of the sites run; a site refuses what its policy does not list, and says so."""
 
     queue_name: DnsLabel | None = Field(
         default=None, description="Kueue's LocalQueue that admits the pods. Default: no queue, pods start at once."

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from fedjob.api.conditions import Status
 from fedjob.api.fields import (
+    AnnotationValue,
     Broken,
     CommandPattern,
     ConfigKey,
@@ -15,6 +16,8 @@ from fedjob.api.fields import (
     DnsName,
     EnvName,
     ImageName,
+    LabelKey,
+    LabelValue,
     Part,
     Quantity,
     ResourceName,
@@ -23,18 +26,33 @@ from fedjob.api.fields import (
     Word,
     repeated,
 )
+from fedjob.api.job import Toleration
 from fedjob.api.metadata import ObjectMetadata
 
 POLICY_NAME = "default"
 
 
 class PodFloor(Part):
-    """What the pods of one job may use at the site, all its nodes together."""
+    """What the pods of one job may use at the site, and what it may choose for them in spec.scheduling."""
 
     max_per_job: dict[ResourceName, Quantity] = Field(
         default_factory=dict,
         max_length=16,
-        description="The most of each resource; a job must limit what stands here. Default: no bound.",
+        description="The most of each resource, all nodes of the job together; a job must limit what stands here. Default: no "
+        "bound.",
+    )
+    priority_class_names: tuple[DnsName, ...] = Field(
+        default=(), strict=False, max_length=64, description="Priority classes that a job may name. Default: none."
+    )
+    queue_names: tuple[DnsLabel, ...] = Field(
+        default=(), strict=False, max_length=64, description="Kueue's LocalQueues that a job may name. Default: none."
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=64,
+        description="Taints of nodes that a job may put up with: one of these, or less than one. Taints named after a resource "
+        "that it asks for, such as nvidia.com/gpu, it puts up with anyway. Default: none.",
     )
 
 
@@ -50,9 +68,33 @@ class Floor(Part):
     """What holds whichever rule fits; no approval goes beyond it."""
 
     pod: PodFloor = Field(
-        default_factory=PodFloor, description="What the pods of one job may use at the site, all its nodes together."
+        default_factory=PodFloor, description="What the pods of one job may use at the site, and may choose."
     )
     exchange: ExchangeFloor = Field(default_factory=ExchangeFloor, description="What may leave the site.")
+
+
+class SitePods(Part):
+    """What the site adds to the pods of every job."""
+
+    runtime_class_name: DnsName | None = Field(
+        default=None,
+        description="RuntimeClass of the pods, such as gvisor or nvidia; a job may name this one, and no other. Default: the "
+        "cluster's own.",
+    )
+    node_selector: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Labels of the nodes that the pods may run on. Default: any node.",
+    )
+    labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Labels on the pods, such as those that policies of the site's network select by; fedjob's own stay as "
+        "they are.",
+    )
+    annotations: dict[LabelKey, AnnotationValue] = Field(
+        default_factory=dict, max_length=16, description="Annotations on the pods; fedjob's own stay as they are."
+    )
 
 
 class DataVolume(Part):
@@ -159,6 +201,10 @@ class PolicySpec(Part):
     suspend: bool = Field(default=False, description="Stop every client at once, and take no job.")
     floor: Floor = Field(
         default_factory=Floor, description="What holds whichever rule fits; no approval goes beyond it."
+    )
+    pods: SitePods = Field(
+        default_factory=SitePods,
+        description="What the site adds to the pods of every job; what runs keeps what it was started with.",
     )
     data: tuple[DataVolume, ...] = Field(
         default=(),

@@ -250,8 +250,10 @@ def test_a_pod_whose_ca_bundle_is_missing_says_so_and_runs_once_it_is_there(
 
 
 def test_a_site_whose_pods_the_api_server_refuses_is_named_with_its_words(
-    admin: Any, start_operator: Any, submit: Any, kubelet: Any, until: Any
+    admin: Any, namespace: str, start_operator: Any, submit: Any, kubelet: Any, until: Any
 ) -> None:
+    lets = {"spec": {"floor": {"pod": {"priorityClassNames": ["nowhere"]}}}}
+    admin.patch(names.SITE_POLICY, namespace, "default", lets)
     start_operator()
     job = submit(scheduling={"priorityClassName": "nowhere"})
     kubelet.run(SERVER, 1)
