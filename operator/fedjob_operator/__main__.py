@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import random
@@ -37,7 +38,7 @@ from .reconcile import Reconciler
 from .resync import Resync
 from .rotation import Rotation
 from .routes import Key
-from .settings import CA_KEY, HUB, SITE, CaBundle, Settings
+from .settings import CA_KEY, HUB, KUBE_DNS, SITE, CaBundle, Settings
 from .store import Store
 from .workqueue import WorkQueue
 
@@ -241,6 +242,9 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
     add("--ca-bundle", default="", help="ConfigMap, where jobs are, of authorities for the code of a first model")
     add("--ca-bundle-key", default=CA_KEY, help="key of that ConfigMap")
     add("--scrape-from", default="", help="namespaces that may read the metrics of jobs' pods, separated by commas")
+    add(
+        "--dns", type=_peers, default=(KUBE_DNS,), help="name servers of jobs' pods: a JSON list of NetworkPolicy peers"
+    )
     add("--metrics-port", type=int, default=names.METRICS_PORT)
     add("--reports-port", type=int, default=names.HUB_PORT)
     add("--workers", type=int, default=8, help="passes at the same time")
@@ -271,6 +275,7 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
         image_pull_secrets=_names(given.image_pull_secrets),
         ca_bundle=CaBundle(given.ca_bundle, given.ca_bundle_key) if given.ca_bundle else None,
         scrape_from=_names(given.scrape_from),
+        dns=given.dns,
         workers=given.workers,
         resync_seconds=given.resync_seconds,
         lease_seconds=given.lease_seconds,
@@ -283,6 +288,19 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, text.split(",")))
+
+
+def _peers(text: str) -> tuple[dict[str, Any], ...]:
+    """Peers of a NetworkPolicy. One without a selector or a block is refused: it would be no peer, or every one."""
+    allowed = "a JSON list of mappings with namespaceSelector, podSelector or ipBlock"
+    try:
+        found = json.loads(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{e}; allowed: {allowed}") from e
+    kinds = {"namespaceSelector", "podSelector", "ipBlock"}
+    if not isinstance(found, list) or not all(isinstance(one, dict) and one and one.keys() <= kinds for one in found):
+        raise argparse.ArgumentTypeError(f"got {text}, allowed: {allowed}")
+    return tuple(found)
 
 
 def _log_as_json() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 HUB, SITE = "hub", "site"
 CA_KEY = "ca.crt"
@@ -17,6 +19,13 @@ class CaBundle:
     key: str = CA_KEY
 
 
+KUBE_DNS: Mapping[str, Any] = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+    "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+}
+"""Where most clusters have their name servers, as a peer of a NetworkPolicy."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How this operator was installed. Times are in seconds unless the type says otherwise.
@@ -24,7 +33,8 @@ class Settings:
     namespace: the operator's own: its Lease, its authority, the FederatedSites. namespaces: those it looks after; empty: all.
     hub_url: where jobs' servers report; "" for nowhere. hub_name: the DNS name in the hub's own certificate.
     image_pull_secrets: of jobs' pods, in the pods' own namespaces. ca_bundle: for the code that makes a first model, in the
-    namespaces of jobs. scrape_from: namespaces that may read the metrics of jobs' pods.
+    namespaces of jobs. scrape_from: namespaces that may read the metrics of jobs' pods. dns: the name servers that jobs' pods may
+    ask, as peers of a NetworkPolicy.
     """
 
     namespace: str
@@ -38,6 +48,7 @@ class Settings:
     image_pull_secrets: tuple[str, ...] = ()
     ca_bundle: CaBundle | None = None
     scrape_from: tuple[str, ...] = ()
+    dns: tuple[Mapping[str, Any], ...] = (KUBE_DNS,)
     workers: int = 8
     resync_seconds: float = 300.0
     lease_seconds: float = 10.0

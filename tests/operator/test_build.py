@@ -14,7 +14,7 @@ from fedjob.api import FederatedJob, validate
 from fedjob.config import ServerConfig, SiteConfig
 from fedjob_operator import names
 from fedjob_operator.build import client, server, site_job
-from fedjob_operator.settings import CaBundle, Settings
+from fedjob_operator.settings import KUBE_DNS, CaBundle, Settings
 from fedjob_operator.trust import Trust
 
 SETTINGS = Settings("fedjob-system", "runtime:1", "test", hub_url="https://hub:8443", hub_name="hub")
@@ -250,6 +250,26 @@ def test_traffic_is_denied_but_for_what_the_job_needs() -> None:
     mine = client.network_policy(at())["spec"]
     assert mine["ingress"] == []
     assert len(mine["egress"]) == 2
+
+
+def test_names_are_asked_of_the_clusters_name_servers_alone() -> None:
+    ports = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
+    cache = {"ipBlock": {"cidr": "169.254.20.10/32"}}
+    for peers in ((KUBE_DNS,), (KUBE_DNS, cache)):
+        told = replace(SETTINGS, dns=peers)
+        for made in (
+            server.network_policy(replace(of(), settings=told)),
+            client.network_policy(replace(at(), settings=told)),
+        ):
+            assert made["spec"]["egress"][0] == {"to": list(peers), "ports": ports}
+    nowhere = client.network_policy(replace(at(), settings=replace(SETTINGS, dns=())))["spec"]["egress"]
+    assert [rule["ports"] for rule in nowhere] == [[{"protocol": "TCP", "port": names.JOB_PORT}]]
+
+
+@pytest.mark.parametrize("of_nodes", [1, 2])
+def test_no_rule_lets_a_client_out_to_everywhere(of_nodes: int) -> None:
+    several = at(trainer={"files": {"train.py": ""}, "nodes": of_nodes})
+    assert all(rule["to"] for rule in client.network_policy(several)["spec"]["egress"])
 
 
 def test_metrics_are_served_and_let_out_to_those_named_alone() -> None:

@@ -128,7 +128,7 @@ def network_policy(at: At) -> Manifest:
         at.selector,
         ingress=[*([{"from": [fellows]}] if several else []), *network.scraping(at.settings)],
         egress=[
-            network.dns(),
+            *network.dns(at.settings),
             {"to": [server], "ports": [network.tcp(names.JOB_PORT)]},
             *([{"to": [fellows]}] if several else []),
         ],

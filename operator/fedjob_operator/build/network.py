@@ -41,9 +41,10 @@ def tcp(port: int) -> dict[str, Any]:
     return {"protocol": "TCP", "port": port}
 
 
-def dns() -> dict[str, Any]:
-    """Egress to name servers, wherever the cluster has them."""
-    return {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+def dns(settings: Settings) -> list[dict[str, Any]]:
+    """The egress rule for name servers; none without any, as a rule for nobody would be one for everybody."""
+    ports = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
+    return [{"to": [dict(peer) for peer in settings.dns], "ports": ports}] if settings.dns else []
 
 
 def namespace(name: str) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def network_policy(of: Of) -> Manifest:
         of.labels,
         _selector(of),
         ingress=[{"from": [everywhere], "ports": [network.tcp(names.JOB_PORT)]}, *network.scraping(of.settings)],
-        egress=[network.dns(), {"to": [hub], "ports": [network.tcp(names.HUB_PORT)]}],
+        egress=[*network.dns(of.settings), {"to": [hub], "ports": [network.tcp(names.HUB_PORT)]}],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from cluster.helm import Helm, HelmError, one
-from fedjob_operator.settings import CaBundle
+from fedjob_operator.settings import KUBE_DNS, CaBundle
 
 ROOT = Path(__file__).parents[3]
 ALL_ON = (
@@ -75,6 +76,7 @@ def test_every_pod_is_restricted_and_only_what_asks_the_api_server_has_a_token(h
         ("rbac.namespaces={Team_A}", "/rbac/namespaces/0"),
         ("metrics.podMonitor.interval=soon", "/metrics/podMonitor/interval"),
         ("extraArgs={workers}", "/extraArgs/0"),
+        ("networkPolicy.dns[0].cidr=10.0.0.0/8", "cidr"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(helm: Helm, value: str, field: str) -> None:
@@ -180,6 +182,20 @@ def test_network_policy_lets_in_reports_and_scrapers_only(helm: Helm) -> None:
     assert reports["from"] == [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"fedjob.dev/role": "server"}}}]
     assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}} in scrapes["from"]
     assert all("ports" in rule for rule in spec["egress"])
+
+
+def test_names_are_asked_of_the_clusters_name_servers_by_the_operator_and_by_jobs(helm: Helm) -> None:
+    kube_dns = [dict(KUBE_DNS)]
+    block = [{"ipBlock": {"cidr": "169.254.20.10/32"}}]
+    for options, peers in (((), kube_dns), (("--set-json", f"networkPolicy.dns={json.dumps(block)}"), block)):
+        found = helm.template("fedjob", *options)
+        rules = one(found, "NetworkPolicy")["spec"]["egress"]
+        assert [rule["to"] for rule in rules if {"protocol": "UDP", "port": 53} in rule["ports"]] == [peers]
+        arguments = one(found, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert [json.loads(a.removeprefix("--dns=")) for a in arguments if a.startswith("--dns=")] == [peers]
+    nobody = helm.template("fedjob", "--set-json", "networkPolicy.dns=[]")
+    assert [len(rule["ports"]) for rule in one(nobody, "NetworkPolicy")["spec"]["egress"]] == [2]
+    assert "--dns=[]" in one(nobody, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 def test_the_operator_selects_nothing_that_it_makes(helm: Helm) -> None:
