@@ -13,7 +13,7 @@ import pytest
 
 from fedjob.records import HISTORY_FILE, RoundRecord, append
 
-LOCAL = ("run", "validate", "schema", "report")
+LOCAL = ("run", "validate", "schema", "report", "manifest")
 COMMANDS = (*LOCAL, "submit", "get", "status", "logs", "suspend", "resume", "download", "cancel")
 JOB = """apiVersion: fedjob.dev/v1alpha1
 kind: FederatedJob
@@ -148,6 +148,7 @@ contexts: [{name: here, context: {cluster: c, user: u, namespace: team-a}}]
         pytest.param(["cancel", "d", "--kubeconfig", "good"], 2, "--yes deletes the job without", id="nobody to ask"),
         pytest.param(["get", "d", "-A"], 2, "-A lists all jobs of all namespaces", id="one of all"),
         pytest.param(["submit", "job.yaml"], 2, "job.yaml: cannot be read", id="no job file"),
+        pytest.param(["manifest", "job.yaml"], 2, "job.yaml: cannot be read", id="no job file to print"),
     ],
 )
 def test_a_command_for_a_cluster_that_cannot_work_is_one_line(

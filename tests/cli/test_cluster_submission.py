@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fedjob.api import JobFileError, validate
-from fedjob.cluster.submission import Refused, code_text, manifest, parsed
+from fedjob.api import JobFileError, load, validate
+from fedjob.cluster.submission import Refused, addressed, code_text, left_behind, one_file, parsed
 
 JOB = """apiVersion: fedjob.dev/v1alpha1
 kind: FederatedJob
@@ -47,7 +47,7 @@ def sent(
 ) -> dict[str, Any]:
     """What is sent for the job file, changed by a replacement."""
     (folder / "job.yaml").write_text(JOB.replace(before, after) if before else JOB)
-    return manifest(parsed(folder / "job.yaml", patterns), asked.get("namespace"), "from-context")
+    return addressed(parsed(folder / "job.yaml", patterns), asked.get("namespace"), "from-context")
 
 
 def test_the_code_goes_along_and_nothing_that_may_be_data(folder: Path) -> None:
@@ -83,6 +83,36 @@ def test_a_job_that_has_its_code_is_sent_as_it_is(folder: Path, before: str, aft
     document = sent(folder, before, after)
     assert document["spec"]["trainer"].get("files", {}) in ({}, {"train.py": "pass"})
     assert code_text(document) == code
+
+
+def test_one_file_holds_job_code_and_image_and_is_read_as_it_was_written(folder: Path) -> None:
+    (folder / "net.py").write_text(
+        '"""é \\t"""\n\nx = 1  # a line that is longer than the width of the printed page, ' + "x" * 99 + "\n"
+    )
+    source = parsed(folder / "job.yaml", ())
+    path = folder / "elsewhere" / "cluster.yaml"
+    path.parent.mkdir()
+    path.write_text(one_file(source, "registry.example/digits:1"))
+    job = load(path)
+    assert job.spec.trainer.files == source.code
+    assert job.spec.trainer.files["net.py"] == (folder / "net.py").read_text()
+    assert job.spec.trainer.image == "registry.example/digits:1"
+    assert "namespace" not in job.metadata.model_fields_set, "kubectl -n says where"
+    assert addressed(parsed(path, ()), None, "n")["spec"]["trainer"]["files"] == source.code
+    with pytest.raises(JobFileError, match=r'spec\.trainer\.image: got "no image"'):
+        one_file(source, "no image")
+
+
+def test_a_script_that_an_image_keeps_here_is_named(folder: Path) -> None:
+    assert left_behind(parsed(folder / "job.yaml", ())) == ""
+    (folder / "job.yaml").write_text(JOB.replace("{command:", "{image: digits, command:"))
+    assert left_behind(parsed(folder / "job.yaml", ())) == "train.py"
+    assert left_behind(parsed(folder / "job.yaml", ("*.py",))) == ""
+    (folder / "job.yaml").write_text(
+        JOB.replace("{command: [python, train.py", "{image: digits, command: [python, /app/train.py")
+    )
+    (folder / "config.json").unlink()
+    assert left_behind(parsed(folder / "job.yaml", ())) == ""
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,16 @@ def test_the_inline_job_holds_the_files_of_its_folder():
     assert inline["spec"]["sites"] == job["spec"]["sites"]
 
 
+def test_the_file_for_a_cluster_is_the_job_with_its_scripts_and_the_image_that_make_images_builds(tmp_path):
+    from fedjob.version import __version__
+
+    image = f"localhost/fedjob-examples:{__version__}"
+    command = [sys.executable, "-m", "fedjob.cli.main", "manifest", "job.yaml", "--image", image]
+    printed = subprocess.run(command, cwd=EXAMPLES / "mnist", capture_output=True, text=True, check=True).stdout
+    written = (EXAMPLES / "mnist" / "cluster.yaml").read_text()
+    assert written == printed, f"in examples/mnist: fedjob manifest job.yaml --image {image} > cluster.yaml"
+
+
 def test_the_hospitals_of_the_job_are_those_of_the_split(tumours):
     data = tumours[0]
     job = yaml.safe_load((EXAMPLES / "tabular" / "job.yaml").read_text())

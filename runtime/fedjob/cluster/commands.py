@@ -17,6 +17,7 @@ from .running import on_cluster, program, refuse
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .submission import Source
 
 _PANEL = "On a cluster"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -25,18 +26,43 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 def register(app: typer.Typer) -> None:
     """Make the commands known, in the order of a job's life."""
     command = app.command
+    command(epilog=EXIT_CODES)(manifest)  # asks no cluster
     for function in (submit, get, status, logs, suspend, resume, download, cancel):
         command(epilog=EXIT_CODES, rich_help_panel=_PANEL)(function)
 
 
-def submit(
-    job: Annotated[Path, typer.Argument(help="The job: YAML, JSON or TOML, as for `run`.", show_default=False)],
-    files: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN", help="Files beside the job file to send along, e.g. 'lib/*.py'. May be repeated."
-        ),
+JobFile = Annotated[Path, typer.Argument(help="The job: YAML, JSON or TOML, as for `run`.", show_default=False)]
+Files = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Files beside the job file to send along, e.g. 'lib/*.py'. May be repeated."),
+]
+
+
+def manifest(
+    job: JobFile,
+    files: Files = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="Image of the training script. Default: what the job names.", show_default=False),
     ] = None,
+) -> None:
+    """Print the job and its code as one file, for `kubectl apply`, GitOps, and `run`. It asks no cluster.
+
+    Example: `fedjob manifest job.yaml > cluster.yaml`, then `kubectl apply -n team-a -f cluster.yaml`
+    """
+    from ..api import JobFileError
+    from .submission import one_file
+
+    source = _parsed(job, files)
+    try:
+        typer.echo(one_file(source, image), nl=False)
+    except JobFileError as e:
+        refuse(str(e))
+
+
+def submit(
+    job: JobFile,
+    files: Files = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Then watch the job until it ends.")] = False,
     namespace: Namespace = None,
     context: Context = None,
@@ -49,21 +75,33 @@ def submit(
 
     Example: `fedjob submit job.yaml -n team-a --watch`
     """
-    from ..api import JobFileError
-    from .submission import manifest, parsed
+    from .submission import addressed
 
-    try:
-        source = parsed(job, files or [])
-    except JobFileError as e:
-        refuse(str(e))
+    source = _parsed(job, files)
 
     async def work(cluster: Connection) -> int:
         from .lifecycle import submitted
 
-        made = await submitted(cluster, manifest(source, namespace, cluster.namespace))
+        made = await submitted(cluster, addressed(source, namespace, cluster.namespace))
         return await _watch(cluster, made) if watch else 0
 
     on_cluster(kubeconfig, context, namespace, work)
+
+
+def _parsed(job: Path, files: list[str] | None) -> Source:
+    """The job file with its code; ends with one line if a cluster cannot run it, and says what it will not get."""
+    from ..api import JobFileError
+    from .submission import Refused, left_behind, parsed
+
+    try:
+        source = parsed(job, files or [])
+    except (JobFileError, Refused) as e:
+        refuse(str(e))
+    if script := left_behind(source):
+        typer.echo(
+            f"{job}: names an image, so {script} beside it stays here; to send it along: --files '*.py'", err=True
+        )
+    return source
 
 
 def get(

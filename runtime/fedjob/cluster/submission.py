@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..api import FederatedJob, load, validate
 from ..api.job import MAX_FILES_BYTES
 from .failures import ClusterError
@@ -42,11 +44,11 @@ def parsed(path: Path, patterns: Sequence[str]) -> Source:
     if initial is not None and initial.path is not None:
         raise Refused(f"{path}: spec.model.initial.path: a cluster does not see this file, allowed: object")
     source = Source(path, job, _code(job, path, patterns))
-    validate(_document(source, "default"), str(path))  # the files keep the rules for files
+    validate(_document(source), str(path))  # the files keep the rules for files
     return source
 
 
-def manifest(source: Source, asked: str | None, default: str) -> dict[str, Any]:
+def addressed(source: Source, asked: str | None, default: str) -> dict[str, Any]:
     """What is sent: what the user wrote, and the code. asked: the namespace of the command line; default: of the context.
 
     Raises Refused if the file and the command line name two namespaces.
@@ -55,12 +57,48 @@ def manifest(source: Source, asked: str | None, default: str) -> dict[str, Any]:
     said = metadata.namespace if "namespace" in metadata.model_fields_set else None
     if asked is not None and said not in (None, asked):
         raise Refused(f"{source.path}: metadata.namespace: got {said}, and -n says {asked}; take one of them away")
-    return _document(source, said or asked or default)
+    document = _document(source)
+    document["metadata"]["namespace"] = said or asked or default
+    return document
 
 
-def _document(source: Source, namespace: str) -> dict[str, Any]:
+def one_file(source: Source, image: str | None) -> str:
+    """The job and its code as one YAML document, which `kubectl apply` takes and `fedjob run` too.
+
+    image: of the training script, instead of what the job names. Raises JobFileError for an image that is none.
+    """
+    document = _document(source)
+    if image is not None:
+        document["spec"]["trainer"] = {"image": image, **_without(document["spec"]["trainer"], "image")}
+        validate(document, str(source.path))
+    return yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+
+
+def left_behind(source: Source) -> str:
+    """The script beside the job file that `run` starts and a cluster does not get, as the job names an image; "" if there is none."""
+    trainer, folder = source.job.spec.trainer, source.path.resolve().parent
+    if trainer.image is None or trainer.files or source.code:
+        return ""
+    return next((word for word in trainer.command if _is_code(folder, word)), "")
+
+
+def _without(given: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name != key}
+
+
+class _Plain(yaml.SafeDumper):
+    """Files as blocks of lines, so that a person can read them and a change is a change of its lines."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Plain.add_representer(str, _text)
+
+
+def _document(source: Source) -> dict[str, Any]:
     document: dict[str, Any] = source.job.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    document["metadata"]["namespace"] = namespace
     if source.code:
         trainer = document["spec"]["trainer"]
         trainer["files"] = {**(trainer.get("files") or {}), **source.code}

@@ -30,7 +30,7 @@ TEAM = "team-a"
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 JOB_SECONDS = 300.0
 
-_EXAMPLE = Path(__file__).parents[3] / "examples" / "mnist"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "mnist" / "cluster.yaml"
 _STEADY = Path(__file__).with_name("train.py")
 _MODEL = "model.safetensors"
 
@@ -60,13 +60,11 @@ def _resource(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dic
     return {"apiVersion": names.API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def example(images: Images, name: str, rounds: int) -> dict[str, Any]:
-    """examples/mnist as one document: its scripts inside, and the image that has what they import."""
-    job: dict[str, Any] = yaml.safe_load((_EXAMPLE / "job.yaml").read_text())
+def example(name: str, rounds: int) -> dict[str, Any]:
+    """The example under another name, with so many rounds."""
+    job: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
     job["metadata"]["name"] = name
     job["spec"]["workflow"]["rounds"] = rounds
-    files = {path.name: path.read_text() for path in sorted(_EXAMPLE.glob("*.py"))}
-    job["spec"]["trainer"] |= {"files": files, "image": images.examples}
     return job
 
 
@@ -77,10 +75,8 @@ def steady(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     return {"apiVersion": names.API_VERSION, "kind": "FederatedJob", "metadata": {"name": name}, "spec": spec}
 
 
-def local_model(job: dict[str, Any], folder: Path) -> str:
-    """Digest of the model that `fedjob run` makes of the same document."""
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(job))
+def local_model(path: Path, folder: Path) -> str:
+    """Digest of the model that `fedjob run` makes of a job file; runs are kept in a folder."""
     command = [sys.executable, "-m", "fedjob.cli.main", "run", str(path), "--runs", str(folder / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=JOB_SECONDS, env=os.environ)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -206,8 +202,14 @@ class Submitted:
         return ""
 
 
+def applied(cluster: Cluster, path: Path) -> Submitted:
+    """`kubectl apply` of a job file, as it is."""
+    cluster.plane.kubectl("apply", "--namespace", TEAM, "--filename", str(path))
+    return Submitted(cluster, yaml.safe_load(path.read_text())["metadata"]["name"])
+
+
 def submit(cluster: Cluster, job: dict[str, Any]) -> Submitted:
-    """`kubectl apply` of a job."""
+    """Apply a job that a test has made."""
     job = {**job, "metadata": {**job["metadata"], "namespace": TEAM}}
     cluster.apply(job)
     return Submitted(cluster, job["metadata"]["name"])

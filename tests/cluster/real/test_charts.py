@@ -43,9 +43,9 @@ def _operators(cluster: Cluster) -> set[str]:
 
 @pytest.mark.measure("C4")
 def test_an_upgrade_in_the_middle_of_a_job_restarts_none_of_its_pods(
-    cluster: Cluster, hub: Helm, images: Images, measured: Any
+    cluster: Cluster, hub: Helm, measured: Any
 ) -> None:
-    job = federation.submit(cluster, federation.example(images, "mnist-upgraded", ROUNDS))
+    job = federation.submit(cluster, federation.example("mnist-upgraded", ROUNDS))
     job.round_reached(2)
     pods, operators = _pods(job), _operators(cluster)
     assert len(pods) == 1 + len(HOSPITALS)
@@ -79,9 +79,9 @@ def _discover(cluster: Cluster, path: Path) -> dict[str, Any]:
 
 @pytest.mark.measure("C3")
 def test_a_prometheus_in_the_cluster_finds_and_reads_operator_server_and_clients(
-    cluster: Cluster, hub: Helm, images: Images, tmp_path: Path
+    cluster: Cluster, hub: Helm, tmp_path: Path
 ) -> None:
-    job = federation.submit(cluster, federation.example(images, "mnist-watched", WATCHED_ROUNDS))
+    job = federation.submit(cluster, federation.example("mnist-watched", WATCHED_ROUNDS))
     job.round_reached(1)
     layout = cluster.layout
     with prometheus(
@@ -117,7 +117,7 @@ def test_what_the_install_page_says_leads_to_a_model(cluster: Cluster, hub: Helm
         return yaml.safe_load(text)
 
     values = tmp_path / "values.yaml"
-    values.write_text(yaml.safe_dump(of_the_page("helm install site charts/fedjob-site")))
+    values.write_text(yaml.safe_dump(of_the_page("cat > site.yaml")))
     chart = str(ROOT / "charts" / "fedjob-site")
     options = ("--create-namespace", "--set", "site.name=hospital-q", "--values", str(values))
     hub.run("install", "site", chart, "--namespace", "hospital-q", *options)
@@ -142,7 +142,7 @@ def test_what_the_install_page_says_leads_to_a_model(cluster: Cluster, hub: Helm
 def test_a_job_goes_on_without_the_operator_and_the_next_one_finds_how_it_ended(
     cluster: Cluster, hub: Helm, images: Images
 ) -> None:
-    job = federation.submit(cluster, federation.example(images, "mnist-alone", 6))
+    job = federation.submit(cluster, federation.example("mnist-alone", 6))
     job.round_reached(1)
     pods = _pods(job)
     hub.run("uninstall", "fedjob", "--namespace", SYSTEM, *SECONDS)

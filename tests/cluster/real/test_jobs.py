@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cluster.helm import Helm
 from cluster.real import federation, installation
 from cluster.real.cluster import Cluster
-from cluster.real.images import Images
 from fedjob_operator.names import CLIENT, SERVER
 
 ROUNDS = 10
@@ -22,17 +22,12 @@ def team(cluster: Cluster, hub: Helm) -> Cluster:
     return cluster
 
 
-@pytest.fixture(scope="module")
-def expected(images: Images, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Digest of the model that the same job gives as processes of this machine."""
-    return federation.local_model(federation.example(images, "mnist", ROUNDS), tmp_path_factory.mktemp("local"))
-
-
 @pytest.mark.measure("C1")
-def test_the_example_completes_under_restricted_pod_security_with_the_bytes_of_a_local_run(
-    team: Cluster, images: Images, expected: str
+def test_the_file_of_the_example_gives_the_same_bytes_to_kubectl_under_restricted_pod_security_and_to_a_local_run(
+    team: Cluster, tmp_path: Path
 ) -> None:
-    job = federation.submit(team, federation.example(images, "mnist", ROUNDS))
+    expected = federation.local_model(federation.EXAMPLE, tmp_path)
+    job = federation.applied(team, federation.EXAMPLE)
     job.complete()
     assert job.completed_rounds == ROUNDS
     assert job.model() == expected
@@ -43,7 +38,8 @@ def test_servers_scripts_and_the_operator_are_killed_and_the_model_has_the_same_
     team: Cluster, tmp_path: Path
 ) -> None:
     """Each is struck in the middle of the job, some by a deletion, some by SIGKILL; every round is told once."""
-    expected = federation.local_model(federation.steady("steady", STEADY_ROUNDS, 0.0), tmp_path)
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(federation.steady("steady", STEADY_ROUNDS, 0.0)))
+    expected = federation.local_model(tmp_path / "job.yaml", tmp_path)
     job = federation.submit(team, federation.steady("steady", STEADY_ROUNDS, 2.0))
     job.round_reached(2)
     job.delete_pod(SERVER)
