@@ -38,7 +38,7 @@ from .reconcile import Reconciler
 from .resync import Resync
 from .rotation import Rotation
 from .routes import Key
-from .settings import CA_KEY, HUB, KUBE_DNS, SITE, CaBundle, Settings
+from .settings import CA_KEY, HUB, KUBE_DNS, SITE, CaBundle, JobPods, Settings, job_pods
 from .store import Store
 from .workqueue import WorkQueue
 
@@ -245,6 +245,12 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
     add(
         "--dns", type=_peers, default=(KUBE_DNS,), help="name servers of jobs' pods: a JSON list of NetworkPolicy peers"
     )
+    add(
+        "--job-pods",
+        type=_job_pods,
+        default="{}",
+        help="what all pods of jobs have: labels, annotations, security, env, as JSON",
+    )
     add("--metrics-port", type=int, default=names.METRICS_PORT)
     add("--reports-port", type=int, default=names.HUB_PORT)
     add("--workers", type=int, default=8, help="passes at the same time")
@@ -276,6 +282,7 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
         ca_bundle=CaBundle(given.ca_bundle, given.ca_bundle_key) if given.ca_bundle else None,
         scrape_from=_names(given.scrape_from),
         dns=given.dns,
+        job_pods=given.job_pods,
         workers=given.workers,
         resync_seconds=given.resync_seconds,
         lease_seconds=given.lease_seconds,
@@ -284,6 +291,13 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
         authority_seconds=min(10.0, given.certificate_seconds / 20),
     )
     return settings, Ports(given.metrics_port, given.reports_port), given.kubeconfig
+
+
+def _job_pods(text: str) -> JobPods:
+    try:
+        return job_pods(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,35 @@ KUBE_DNS: Mapping[str, Any] = {
     "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
 }
 """Where most clusters have their name servers, as a peer of a NetworkPolicy."""
+
+
+@dataclass(frozen=True)
+class JobPods:
+    """What all pods of jobs have, as the cluster asks for it.
+
+    labels, annotations: besides the operator's own. security: fields of the pod's securityContext that say who it runs as; None: the
+    user of the images, 65532. variables: of scripts and of the code that makes a first model; a job's own go before them.
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    security: Mapping[str, Any] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def job_pods(text: str) -> JobPods:
+    """From JSON: `labels`, `annotations`, `security`, and `env`, a list of name and value. Raises ValueError for anything else."""
+    try:
+        given = json.loads(text)
+        variables = {entry["name"]: str(entry["value"]) for entry in given.pop("env", ())}
+        found = JobPods(**given, variables=variables)
+        if not all(isinstance(part, dict) for part in (found.labels, found.annotations, found.security or {})):
+            raise TypeError("labels, annotations and security are maps")
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise ValueError(
+            f'got {text!r}, allowed: JSON such as {{"labels": {{"team": "a"}}, "env": [{{"name": "N", "value": "V"}}]}} ({e})'
+        ) from None
+    return found
 
 
 @dataclass(frozen=True)
@@ -49,6 +79,7 @@ class Settings:
     ca_bundle: CaBundle | None = None
     scrape_from: tuple[str, ...] = ()
     dns: tuple[Mapping[str, Any], ...] = (KUBE_DNS,)
+    job_pods: JobPods = field(default_factory=JobPods)
     workers: int = 8
     resync_seconds: float = 300.0
     lease_seconds: float = 10.0

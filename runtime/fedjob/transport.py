@@ -66,6 +66,8 @@ _CLIENT_OPTIONS = [
     # In fact how long one attempt may take: TCP, TLS and settings, some round trips.
     ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A script may need HTTPS_PROXY for others; its server is in the cluster, or has an address of its own.
+    ("grpc.enable_http_proxy", 0),
 ]
 
 

@@ -14,7 +14,7 @@ from fedjob.api import FederatedJob, validate
 from fedjob.config import ServerConfig, SiteConfig
 from fedjob_operator import names
 from fedjob_operator.build import client, server, site_job
-from fedjob_operator.settings import KUBE_DNS, CaBundle, Settings
+from fedjob_operator.settings import KUBE_DNS, CaBundle, JobPods, Settings, job_pods
 from fedjob_operator.trust import Trust
 
 SETTINGS = Settings("fedjob-system", "runtime:1", "test", hub_url="https://hub:8443", hub_name="hub")
@@ -63,6 +63,76 @@ def pods() -> list[dict[str, Any]]:
     clients = [client.job(one, 1) for one in (at(), at(trainer=gpu), told)]
     made = [*(server.job(one, 1) for one in variants), *clients]
     return [create.manifest["spec"]["template"]["spec"] for create in made]
+
+
+ASKED = job_pods(
+    json.dumps({
+        "labels": {"team": "a", names.ROLE_LABEL: "client"},
+        "annotations": {"sidecar.istio.io/inject": "false", "prometheus.io/scrape": "false"},
+        "security": {"supplementalGroups": [7], "runAsNonRoot": False},
+        "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}, {"name": "LR", "value": "0"}],
+    })
+)  # fmt: skip
+
+
+def asked_pods() -> list[dict[str, Any]]:
+    """The pods of a server with a first model to make, and of a client, where the installation puts something on all."""
+    settings = replace(SETTINGS, job_pods=ASKED)
+    first = replace(of(model={"initial": {"object": "train:model"}}), settings=settings)
+    made = [server.job(first, 1), client.job(replace(at(), settings=settings), 1)]
+    return [create.manifest["spec"]["template"] for create in made]
+
+
+@pytest.mark.parametrize(("pod", "role"), list(zip(asked_pods(), ("server", "client"), strict=True)))
+def test_what_the_installation_puts_on_all_pods_is_there_and_takes_nothing_of_ours_away(
+    pod: dict[str, Any], role: str
+) -> None:
+    labels, notes = pod["metadata"]["labels"], pod["metadata"]["annotations"]
+    assert (labels["team"], labels[names.ROLE_LABEL], labels[names.MANAGED_BY]) == ("a", role, names.MANAGER)
+    assert (notes["sidecar.istio.io/inject"], notes["prometheus.io/scrape"]) == ("false", "true")
+    assert pod["spec"]["securityContext"] == {
+        "supplementalGroups": [7],
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def test_what_a_site_puts_on_its_pods_goes_over_what_the_installation_puts_on_all() -> None:
+    told = replace(at(), settings=replace(SETTINGS, job_pods=ASKED), pods={"labels": {"team": "b"}})
+    assert client.job(told, 1).manifest["spec"]["template"]["metadata"]["labels"]["team"] == "b"
+
+
+def test_scripts_and_the_code_of_a_first_model_have_the_installations_variables_under_the_jobs_and_servers_have_none() -> (
+    None
+):
+    served, trained = asked_pods()
+
+    def variables(container: dict[str, Any]) -> dict[str, str]:
+        return {variable["name"]: variable["value"] for variable in container["env"]}
+
+    assert variables(trained["spec"]["containers"][0])["HTTPS_PROXY"] == "http://proxy:3128"
+    assert variables(trained["spec"]["containers"][0])["LR"] == "2"
+    assert variables(served["spec"]["initContainers"][0])["HTTPS_PROXY"] == "http://proxy:3128"
+    assert "HTTPS_PROXY" not in variables(served["spec"]["containers"][0])
+
+
+def test_the_volume_says_who_has_written_it_if_that_is_not_the_user_of_the_images() -> None:
+    def notes(pods: JobPods) -> dict[str, str]:
+        found: dict[str, str] = server.volume_claim(replace(of(), settings=replace(SETTINGS, job_pods=pods)))[
+            "metadata"
+        ]["annotations"]
+        return found
+
+    assert json.loads(notes(ASKED)[names.SECURITY_ANNOTATION]) == ASKED.security
+    assert names.SECURITY_ANNOTATION not in notes(JobPods())
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"label": {}}', '{"labels": ["a"]}', '{"env": [{"name": "A"}]}', '{"env": 1}']
+)
+def test_what_pods_are_to_have_is_read_strictly(text: str) -> None:
+    with pytest.raises(ValueError, match=r"got .*, allowed: JSON such as"):
+        job_pods(text)
 
 
 @pytest.mark.parametrize("pod", pods())

@@ -66,6 +66,17 @@ def test_a_run_leaves_what_people_read_and_no_key(undisturbed: Started) -> None:
         assert words in log
 
 
+def test_a_proxy_for_others_is_not_between_a_site_and_its_server(
+    shared_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens at the proxy, so whoever asks it for the server gets nowhere."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert (shared_job(SCRIPT, "ab", workflow={"rounds": 1}).run().folder / "model.safetensors").exists()
+
+
 def test_without_a_terminal_a_run_prints_plain_lines(undisturbed: Started) -> None:
     output = undisturbed.job.output
     assert "\x1b" not in output

@@ -1,10 +1,13 @@
-{{- define "fedjob-site.labels" -}}
+{{- define "fedjob-site.own" -}}
 app.kubernetes.io/name: fedjob-site
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
+
+{{/* Labels of every object: the chart's own, and the user's. */}}
+{{- define "fedjob-site.labels" -}}{{ merge (include "fedjob-site.own" . | fromYaml) .Values.commonLabels | toYaml }}{{- end }}
 
 {{/* What the hub knows of the site. The same for the release and for its notes. */}}
 {{- define "fedjob-site.registration" -}}

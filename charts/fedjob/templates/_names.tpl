@@ -14,12 +14,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{/* No app.kubernetes.io/managed-by: fedjob here: that is the operator's mark on what it makes itself. */}}
-{{- define "fedjob.labels" -}}
+{{- define "fedjob.own" -}}
 {{ include "fedjob.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
+
+{{/* Labels of every object: the chart's own, and the user's. */}}
+{{- define "fedjob.labels" -}}{{ merge (include "fedjob.own" . | fromYaml) .Values.commonLabels | toYaml }}{{- end }}
 
 {{/* An image's full name. Takes a list: the image's values, a registry to fall back on, the chart. */}}
 {{- define "fedjob.image" -}}
@@ -37,17 +40,38 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "fedjob.isHub" -}}{{ if has "hub" .Values.controllers }}yes{{ end }}{{- end }}
 
-{{/* Pod Security "restricted". */}}
+{{/* Pod Security "restricted", and who the pod runs as. */}}
 {{- define "fedjob.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
+{{- range $name, $value := .Values.podSecurityContext }}
+{{- if ne $value nil }}
+{{ $name }}: {{ toJson $value }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- define "fedjob.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Where the operator's pods and that of the test may run, and how urgent they are. */}}
+{{- define "fedjob.scheduling" -}}
+{{- range $name := list "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
+{{- with index $.Values $name }}
+{{ $name }}: {{ toJson . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What all pods of jobs have, as the operator reads it. "$(" would name a variable of the operator's own pod. */}}
+{{- define "fedjob.jobPods" -}}
+{{- $security := dict }}
+{{- range $name, $value := .Values.jobs.podSecurityContext }}
+{{- if ne $value nil }}{{ $_ := set $security $name $value }}{{ end }}
+{{- end }}
+{{- dict "labels" .Values.jobs.podLabels "annotations" .Values.jobs.podAnnotations "security" $security "env" .Values.jobs.env | toJson | replace "$(" "$$(" }}
 {{- end }}
 
 {{/* Whoever may scrape, as peers of a network policy. */}}

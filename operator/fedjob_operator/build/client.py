@@ -146,9 +146,7 @@ def job(at: At, run: int) -> Create:
         "parallelism": at.nodes,
         "completionMode": "Indexed" if at.nodes > 1 else "NonIndexed",
         "podReplacementPolicy": "Failed",
-        "template": template(
-            {**(at.pods.get("labels") or {}), **tags}, _pod(at, name), at.pods.get("annotations") or {}
-        ),
+        "template": template(tags, _pod(at, name), at.settings, at.pods),
     }
     if queue := scheduling.get("queueName"):
         tags = {**tags, names.QUEUE_LABEL: queue}
@@ -201,6 +199,7 @@ def _container(at: At, job_name: str) -> dict[str, Any]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": names.SCRATCH_FOLDER,
+        **at.settings.job_pods.variables,
         **(ca.variables() if at.authorities is not None else {}),
         **{variable["name"]: variable["value"] for variable in trainer.get("env") or ()},
         CONFIG_VARIABLE: f"{names.CONFIG_FOLDER}/{names.CONFIG_FILE}",

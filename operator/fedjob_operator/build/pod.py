@@ -12,6 +12,13 @@ _GRACE_SECONDS = 30
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 """glibc maps and unmaps every chunk by default, at three times the CPU of the transfer itself."""
 
+_IDENTITY = {
+    "runAsUser": names.USER,
+    "runAsGroup": names.USER,
+    "fsGroup": names.USER,
+    "fsGroupChangePolicy": "OnRootMismatch",
+}
+
 
 def pod(
     containers: Sequence[Mapping[str, Any]], volumes: Sequence[Mapping[str, Any]], settings: Settings
@@ -22,14 +29,7 @@ def pod(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": names.USER,
-            "runAsGroup": names.USER,
-            "fsGroup": names.USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": security(settings),
         "tolerations": _node_loss_tolerations(settings.node_lost_seconds),
         "containers": list(containers),
         "volumes": list(volumes),
@@ -38,12 +38,30 @@ def pod(
     return {**made, "imagePullSecrets": secrets} if secrets else made
 
 
+def security(settings: Settings) -> dict[str, Any]:
+    """The securityContext of a pod: what "restricted" asks for, and who it runs as."""
+    given = settings.job_pods.security
+    return {
+        **(_IDENTITY if given is None else given),
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
 def template(
-    tags: Mapping[str, str], spec: Mapping[str, Any], notes: Mapping[str, str] | None = None
+    tags: Mapping[str, str], spec: Mapping[str, Any], settings: Settings, site: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A Job's pod, with what a Prometheus looks for that no monitor tells; notes: further annotations."""
-    notes = {**(notes or {}), "prometheus.io/scrape": "true", "prometheus.io/port": str(names.METRICS_PORT)}
-    return {"metadata": {"labels": dict(tags), "annotations": notes}, "spec": dict(spec)}
+    """A Job's pod, with what a Prometheus looks for that no monitor tells.
+
+    Labels and annotations of the installation come first, those of the site (`labels`, `annotations`) go over them, ours over both.
+    """
+    told, asked = site or {}, settings.job_pods
+    notes = {"prometheus.io/scrape": "true", "prometheus.io/port": str(names.METRICS_PORT)}
+    metadata = {
+        "labels": {**asked.labels, **(told.get("labels") or {}), **tags},
+        "annotations": {**asked.annotations, **(told.get("annotations") or {}), **notes},
+    }
+    return {"metadata": metadata, "spec": dict(spec)}
 
 
 def metrics_port() -> dict[str, Any]:

@@ -5,6 +5,7 @@ One Job for each run of the server, `backoffLimit: 0`: whether it is started aga
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,8 @@ def volume_claim(of: Of) -> Manifest:
         "resources": {"requests": {"storage": of.job.spec.server.storage.size}},
     }
     notes = {names.IMAGE_ANNOTATION: of.settings.runtime_image}  # for whoever reads the volume when the job is over
+    if (user := of.settings.job_pods.security) is not None:
+        notes[names.SECURITY_ANNOTATION] = json.dumps(dict(user), sort_keys=True)
     return child(names.VOLUME_CLAIM, of.base, of.owner, of.labels, notes, spec=spec)
 
 
@@ -152,7 +155,7 @@ def job(of: Of, run: int) -> Create:
         "completions": 1,
         "parallelism": 1,
         "podReplacementPolicy": "Failed",
-        "template": template(tags, _pod(of)),
+        "template": template(tags, _pod(of), of.settings),
     }
     name = names.server_job(of.job.metadata.name, of.uid, run)
     return Create(child(names.JOB, name, of.owner, tags, spec=spec), alone=_selector(of))
@@ -192,7 +195,12 @@ def _initial_model(of: Of) -> dict[str, Any]:
     It alone has the hub's authorities for HTTPS: the server itself calls nobody but the hub, whose authority it knows.
     """
     spec, bundle = of.job.spec, of.settings.ca_bundle
-    variables = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": names.SCRATCH_FOLDER, **(ca.variables() if bundle else {})}
+    variables = {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": names.SCRATCH_FOLDER,
+        **of.settings.job_pods.variables,
+        **(ca.variables() if bundle else {}),
+    }
     initial = spec.model.initial
     assert initial is not None
     command = ["python", "-m", "fedjob.initial", str(initial.object), _INITIAL]

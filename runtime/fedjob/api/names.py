@@ -13,6 +13,7 @@ ROLE_LABEL: Final = f"{GROUP}/role"
 SITE_LABEL: Final = f"{GROUP}/site"
 RUN_LABEL: Final = f"{GROUP}/run"  # counts the server's or a site's Jobs: 1, 2, …
 IMAGE_ANNOTATION: Final = f"{GROUP}/runtime-image"  # of the server's volume: the image that can read what is on it
+SECURITY_ANNOTATION: Final = f"{GROUP}/pod-security"  # likewise: who has written it, if not USER, as JSON
 
 SERVER, CLIENT = "server", "client"
 

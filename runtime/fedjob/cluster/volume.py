@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from ..api.names import (
     POD,
     ROLE_LABEL,
     RUN_FOLDER,
+    SECURITY_ANNOTATION,
     SERVER,
     STATE_FOLDER,
     UID_LABEL,
@@ -37,6 +39,9 @@ _START_SECONDS = 300.0
 
 class NoSuchFile(ClusterError):  # noqa: N818 - what was found
     """The server has not written this file."""
+
+
+_USER = {"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 @dataclass
@@ -113,11 +118,13 @@ class Volume:
         if not claims["items"]:
             raise ClusterError(f"{self.job['metadata']['name']} has no volume yet: its server has not started")
         claim = claims["items"][0]["metadata"]
-        image = self.image or (claim.get("annotations") or {}).get(IMAGE_ANNOTATION, "")
+        notes = claim.get("annotations") or {}
+        image = self.image or notes.get(IMAGE_ANNOTATION, "")
         if not image:
             raise ClusterError(f"the volume {claim['name']} names no image that can read it: name one with --image")
         what = f"create the reading pod in namespace {self._namespace} (create pods)"
-        body = reader(self.job, claim["name"], image)
+        written_by = json.loads(notes[SECURITY_ANNOTATION]) if SECURITY_ANNOTATION in notes else _USER
+        body = reader(self.job, claim["name"], image, written_by)
         _, made = await self.cluster.call(
             "POST", POD.path(self._namespace), what, query=[("fieldManager", FIELD_MANAGER)], body=body
         )
@@ -136,8 +143,10 @@ class Volume:
             await asyncio.sleep(0.5)
 
 
-def reader(job: Mapping[str, Any], claim: str, image: str) -> dict[str, Any]:
+def reader(job: Mapping[str, Any], claim: str, image: str, user: Mapping[str, Any]) -> dict[str, Any]:
     """A pod under Pod Security "restricted" that holds a volume, read-only, for as long as somebody reads.
+
+    user: who the server's pod ran as, as fields of a securityContext.
 
     It belongs to the job, so that it goes with it, and has none of the labels by which the operator knows a server.
     """
@@ -166,11 +175,8 @@ def reader(job: Mapping[str, Any], claim: str, image: str) -> dict[str, Any]:
         "activeDeadlineSeconds": _LIFE_SECONDS,
         "terminationGracePeriodSeconds": 1,
         "securityContext": {
+            **user,
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],

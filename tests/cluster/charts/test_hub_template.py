@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cluster.helm import Helm, HelmError, one
-from fedjob_operator.settings import KUBE_DNS, CaBundle
+from fedjob_operator.settings import KUBE_DNS, CaBundle, Settings
 
 ROOT = Path(__file__).parents[3]
 ALL_ON = (
@@ -77,12 +77,139 @@ def test_every_pod_is_restricted_and_only_what_asks_the_api_server_has_a_token(h
         ("metrics.podMonitor.interval=soon", "/metrics/podMonitor/interval"),
         ("extraArgs={workers}", "/extraArgs/0"),
         ("networkPolicy.dns[0].cidr=10.0.0.0/8", "cidr"),
+        ("trustDomain=a..b", "/trustDomain"),
+        ("serviceAccount.create=false", "/serviceAccount/name"),
+        ("serviceAccount.name=a..b", "/serviceAccount/name"),
+        ("priorityClassName=Bad Name", "/priorityClassName"),
+        ("commonLabels.team=a b", "/commonLabels/team"),
+        ("podLabels.team=a/b", "/podLabels/team"),
+        ("podLabels.-team=a", "-team"),
+        ("nodeSelector.zone=a b", "/nodeSelector/zone"),
+        ("resources.limit.cpu=1", "limit"),
+        ("resources.limits.cpu=much", "/resources/limits/cpu"),
+        ("tolerations[0].foo=1", "foo"),
+        ("tolerations[0].effect=Never", "/tolerations/0/effect"),
+        ("affinity.nodes=x", "nodes"),
+        ("topologySpreadConstraints[0].maxSkew=1", "topologyKey"),
+        ("extraEnv[0].value=x", "name"),
+        ("extraEnv[0].name=POD_NAME,extraEnv[0].value=x", "/extraEnv/0/name"),
+        ("podSecurityContext.runAsUser=0", "/podSecurityContext/runAsUser"),
+        ("podSecurityContext.runAsNonRoot=false", "runAsNonRoot"),
+        ("jobs.podSecurityContext.privileged=true", "privileged"),
+        ("jobs.podLabels.fedjob\\.dev/role=server", "fedjob.dev/role"),
+        ("jobs.podLabels.team=a b", "/jobs/podLabels/team"),
+        ("jobs.env[0].name=A-B,jobs.env[0].value=x", "/jobs/env/0/name"),
+        ("networkPolicy.apiServerCIDRs={10.0.0.1}", "/networkPolicy/apiServerCIDRs/0"),
+        ("networkPolicy.extraEgress[0].form=x", "form"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(helm: Helm, value: str, field: str) -> None:
     with pytest.raises(HelmError) as refused:
         helm.template("fedjob", "--set", value)
     assert f"'{field}'" in str(refused.value)
+
+
+def _given(folder: Path, **values: Any) -> str:
+    path = folder / "values.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return f"--values={path}"
+
+
+def test_a_users_labels_are_on_every_object_and_never_instead_of_the_charts(helm: Helm, tmp_path: Path) -> None:
+    mine = {"cost-centre": "42", "app.kubernetes.io/name": "mine", "app.kubernetes.io/managed-by": "fedjob"}
+    bare = {(o["kind"], o["metadata"]["name"]): o for o in helm.template("fedjob", *ALL_ON)}
+    for found in helm.template("fedjob", *ALL_ON, _given(tmp_path, commonLabels=mine)):
+        labels = found["metadata"]["labels"]
+        assert labels.pop("cost-centre") == "42"
+        assert labels == bare[(found["kind"], found["metadata"]["name"])]["metadata"]["labels"]
+        if found["kind"] == "Deployment":
+            assert found["spec"]["template"]["metadata"]["labels"]["cost-centre"] == "42"
+            assert "cost-centre" not in found["spec"]["selector"]["matchLabels"]
+
+
+def test_labels_and_annotations_of_the_pods_are_merged_the_charts_labels_stay_and_the_users_annotations_win(
+    helm: Helm, tmp_path: Path
+) -> None:
+    given = _given(
+        tmp_path,
+        commonLabels={"team": "all"},
+        podLabels={"app.kubernetes.io/name": "x", "team": "a"},
+        podAnnotations={"prometheus.io/scrape": "false", "mine": "yes"},
+    )
+    text = helm.run("template", "fedjob", str(ROOT / "charts" / "fedjob"), given)
+    _no_key_twice(text)
+    deployment = one([found for found in yaml.safe_load_all(text) if found], "Deployment")
+    pod = deployment["spec"]["template"]["metadata"]
+    assert pod["labels"].items() >= {**deployment["spec"]["selector"]["matchLabels"], "team": "a"}.items()
+    assert pod["annotations"] == {"prometheus.io/scrape": "false", "prometheus.io/port": "8080", "mine": "yes"}
+
+
+def _no_key_twice(text: str) -> None:
+    for document in yaml.compose_all(text):
+        nodes = [document]
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, yaml.MappingNode):
+                keys = [key.value for key, _ in node.value]
+                assert len(keys) == len(set(keys)), keys
+                nodes += [value for _, value in node.value]
+            elif isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+
+
+def test_on_openshift_the_namespace_says_who_pods_run_as_and_they_stay_restricted(helm: Helm, tmp_path: Path) -> None:
+    nobody = {"runAsUser": None, "runAsGroup": None}
+    given = _given(tmp_path, podSecurityContext=nobody, jobs={"podSecurityContext": {**nobody, "fsGroup": None}})
+    found = helm.template("fedjob", given)
+    restricted = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert [pod["securityContext"] for pod in pods(found)] == [restricted, restricted]
+    assert _settings(found).job_pods.security == {"fsGroupChangePolicy": "OnRootMismatch"}
+
+
+def test_what_all_pods_of_jobs_have_reaches_the_operator(helm: Helm, tmp_path: Path) -> None:
+    proxy = "http://proxy.example:3128/$(POD_NAME)"
+    jobs = {
+        "podLabels": {"team": "a"},
+        "podAnnotations": {"linkerd.io/inject": "disabled"},
+        "env": [{"name": "HTTPS_PROXY", "value": proxy}],
+    }
+    found = helm.template("fedjob", _given(tmp_path, jobs=jobs))
+    told = _settings(found).job_pods
+    assert (told.labels, told.annotations) == (jobs["podLabels"], jobs["podAnnotations"])
+    assert told.variables == {"HTTPS_PROXY": proxy.replace("$(", "$$(")}  # the kubelet takes one $ away
+    assert told.security is not None
+    assert told.security["fsGroup"] == 65532
+
+
+def _settings(objects: list[Any]) -> Settings:
+    from fedjob_operator.__main__ import _read
+
+    return _read(_container(objects)["args"])[0]
+
+
+def test_the_pod_of_helms_test_runs_where_the_operator_does(helm: Helm, tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
+        "priorityClassName": "system-cluster-critical",
+    }
+    for pod in pods(helm.template("fedjob", _given(tmp_path, **given))):
+        assert {name: pod[name] for name in given} == given
+
+
+def test_the_operators_way_out_is_as_narrow_or_wide_as_it_is_told(helm: Helm, tmp_path: Path) -> None:
+    more = {"to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 443}]}
+    policy = {"apiServerCIDRs": ["10.0.0.1/32", "fd00::1/128"], "extraEgress": [more]}
+    rules = one(helm.template("fedjob", _given(tmp_path, networkPolicy=policy)), "NetworkPolicy")["spec"]["egress"]
+    assert rules[-1] == more
+    assert rules[-2]["to"] == [{"ipBlock": {"cidr": cidr}} for cidr in policy["apiServerCIDRs"]]
+    assert "to" not in one(helm.template("fedjob"), "NetworkPolicy")["spec"]["egress"][-1]
+
+
+def test_further_variables_of_the_operator_come_after_its_own(helm: Helm, tmp_path: Path) -> None:
+    mine = {"name": "TZ", "value": "Europe/Berlin"}
+    assert _container(helm.template("fedjob", _given(tmp_path, extraEnv=[mine])))["env"][-1] == mine
 
 
 def test_a_monitor_that_the_network_policies_would_starve_is_refused_with_the_fix(helm: Helm) -> None:

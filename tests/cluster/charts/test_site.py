@@ -73,6 +73,20 @@ def test_a_wrong_value_is_refused_and_named(helm: Helm, value: str, field: str) 
     assert f"'{field}'" in str(refused.value)
 
 
+def test_a_users_labels_are_on_every_object_and_never_instead_of_the_charts(helm: Helm, values: str) -> None:
+    more = (
+        "--set",
+        "commonLabels.team=a,commonLabels.app\\.kubernetes\\.io/name=x",
+        "--set",
+        "hub.register=true,rbac.grant=true",
+    )
+    found = helm.template("fedjob-site", "-f", values, *more, namespace="hospital-a")
+    assert {o["kind"] for o in found} == {"SitePolicy", "FederatedSite", "PersistentVolumeClaim", "Role", "RoleBinding"}
+    for one_of in found:
+        labels = one_of["metadata"]["labels"]
+        assert (labels["team"], labels["app.kubernetes.io/name"]) == ("a", "fedjob-site")
+
+
 def test_a_site_is_registered_by_the_release_or_by_the_hubs_administrator_in_the_same_words(
     helm: Helm, installer: Helm, values: str
 ) -> None:

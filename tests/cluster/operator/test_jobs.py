@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from fedjob_operator import names
-from fedjob_operator.names import CLIENT, SERVER
+from fedjob_operator.names import CLIENT, SERVER, Kind
 
+_ACCOUNT = Kind("ServiceAccount", "", "v1", "serviceaccounts")
 COMPLETE = json.dumps({"reason": "RoundsCompleted", "message": ""})
 
 
@@ -21,6 +22,21 @@ def test_a_job_runs_and_completes(start_operator: Any, submit: Any, kubelet: Any
     kubelet.end(kubelet.live(SERVER)[0], 0, COMPLETE)
     job.wait("Complete", "True", "RoundsCompleted")
     assert job.status["observedGeneration"] == 1
+
+
+def test_pods_have_the_pull_secrets_of_their_namespaces_service_account(
+    admin: Any, namespace: str, start_operator: Any, submit: Any, kubelet: Any, until: Any
+) -> None:
+    """So a site has a registry of its own, where the installation names no secrets for all."""
+    until("the service account", lambda: admin.get(_ACCOUNT, namespace, "default"))
+    secrets = [{"name": "registry"}]
+    admin.patch(_ACCOUNT, namespace, "default", {"imagePullSecrets": secrets})
+    start_operator()
+    submit()
+    kubelet.run(SERVER, 1)
+    kubelet.run(CLIENT, 2)
+    pods = [*kubelet.live(SERVER), *kubelet.live(CLIENT)]
+    assert [pod["spec"]["imagePullSecrets"] for pod in pods] == [secrets] * 3
 
 
 def test_a_server_that_dies_is_followed_by_one_other(
