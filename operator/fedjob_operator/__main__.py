@@ -226,8 +226,8 @@ async def _first(guard: asyncio.Task[None], work: Coroutine[Any, Any, None]) -> 
         task.cancel()
 
 
-def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
-    """Settings from the command line; the environment gives what a pod knows of itself."""
+def _parser() -> argparse.ArgumentParser:
+    """The command line; the environment gives what a pod knows of itself."""
     parser = argparse.ArgumentParser("fedjob-operator", description="Reconciles FederatedJobs and SiteJobs.")
     add = parser.add_argument
     add("--namespace", default=os.environ.get("POD_NAMESPACE", "fedjob-system"), help="the operator's own namespace")
@@ -259,6 +259,12 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
     add("--certificate-seconds", type=float, default=7 * 86_400.0, help="life of the certificates of servers and sites")
     add("--authority-seconds", type=float, default=5 * 365 * 86_400.0, help="life of the hub's authority")
     add("--kubeconfig", default=os.environ.get("KUBECONFIG", ""), help="outside of a pod")
+    return parser
+
+
+def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
+    """Settings from the command line."""
+    parser = _parser()
     given = parser.parse_args(arguments)
     controllers = frozenset(filter(None, given.controllers.split(",")))
     if not controllers or controllers - {HUB, SITE}:

@@ -168,7 +168,7 @@ def test_on_openshift_the_namespace_says_who_pods_run_as_and_they_stay_restricte
 
 def test_what_all_pods_of_jobs_have_reaches_the_operator(helm: Helm, tmp_path: Path) -> None:
     proxy = "http://proxy.example:3128/$(POD_NAME)"
-    jobs = {
+    jobs: dict[str, Any] = {
         "podLabels": {"team": "a"},
         "podAnnotations": {"linkerd.io/inject": "disabled"},
         "env": [{"name": "HTTPS_PROXY", "value": proxy}],
@@ -200,7 +200,7 @@ def test_the_pod_of_helms_test_runs_where_the_operator_does(helm: Helm, tmp_path
 
 def test_the_operators_way_out_is_as_narrow_or_wide_as_it_is_told(helm: Helm, tmp_path: Path) -> None:
     more = {"to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 443}]}
-    policy = {"apiServerCIDRs": ["10.0.0.1/32", "fd00::1/128"], "extraEgress": [more]}
+    policy: dict[str, Any] = {"apiServerCIDRs": ["10.0.0.1/32", "fd00::1/128"], "extraEgress": [more]}
     rules = one(helm.template("fedjob", _given(tmp_path, networkPolicy=policy)), "NetworkPolicy")["spec"]["egress"]
     assert rules[-1] == more
     assert rules[-2]["to"] == [{"ipBlock": {"cidr": cidr}} for cidr in policy["apiServerCIDRs"]]
