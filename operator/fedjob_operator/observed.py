@@ -5,15 +5,18 @@ Nothing here asks or waits. Absent is `None` or an empty tuple, never an error.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from .names import RUN_LABEL, SITE_LABEL
+from .names import ROLE_LABEL, RUN_LABEL, SITE_LABEL
 
 Raw = Mapping[str, Any]
+
+STOPPED: Final = 143  # the exit code of a process that was told to end
 
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull"}
@@ -30,8 +33,10 @@ class Pod:
     """A pod of a server or a client.
 
     problem: why it does not run, one of ImagePull, Unschedulable, MountFailed, NodeLost, "" if nothing is wrong; words: what is
-    known of it, or the last words of a container that has ended. disrupted: it was ended from outside: eviction, preemption, a lost
-    node. out_of_memory: a container was killed for the memory that it used. mounting: its volumes and network are not there yet.
+    known of it, or the last words of a container that has ended. exit_code: of the server's or the script's own container.
+    verdict: the reason in its termination message, if that is of our server's form. disrupted: it was ended from outside:
+    eviction, preemption, a lost node. deleted: somebody deleted it before its process had ended. out_of_memory: a container was
+    killed for the memory that it used. mounting: its volumes and network are not there yet.
     """
 
     name: str
@@ -42,7 +47,9 @@ class Pod:
     leaving: bool = False
     node: str = ""
     exit_code: int | None = None
+    verdict: str = ""
     disrupted: bool = False
+    deleted: bool = False
     out_of_memory: bool = False
     mounting: bool = False
     problem: str = ""
@@ -53,10 +60,23 @@ class Pod:
         """Whether a process of it may exist, as far as the API server knows."""
         return self.phase not in ("Succeeded", "Failed")
 
+    @property
+    def failed_by_itself(self) -> bool:
+        """Whether it has failed, and nobody told it to end."""
+        return self.phase == "Failed" and not (self.disrupted or self.deleted or self.exit_code == STOPPED)
+
+    def gone(self) -> Pod:
+        """What is remembered of it when it is no longer there: one that had not ended was deleted."""
+        if not self.live:
+            return self
+        return replace(self, phase="Failed", ready=False, mounting=False, problem="", deleted=True)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
     """A Job of a server or a client. finished: "", Complete or Failed. suspended: its queue has not admitted it.
+
+    started_at: when it might first have pods.
 
     unborn: the Job controller counts no pod of it, neither one that lives nor one that has ended.
     refused: why the API server does not let the Job controller make its pods, in its words; "" as far as is known.
@@ -66,6 +86,7 @@ class BatchJob:
     uid: str
     run: int
     finished: str = ""
+    started_at: datetime | None = None
     finished_at: datetime | None = None
     reason: str = ""
     message: str = ""
@@ -194,6 +215,7 @@ def read_job(raw: Raw) -> BatchJob:
         uid=raw["metadata"]["uid"],
         run=int(label(raw, RUN_LABEL) or 0),
         finished=end.get("type", ""),
+        started_at=moment(status.get("startTime")),
         finished_at=moment(end.get("lastTransitionTime")),
         reason=end.get("reason", ""),
         message=end.get("message", ""),
@@ -236,8 +258,11 @@ def read_pod(raw: Raw) -> Pod:
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     leaving = "deletionTimestamp" in raw["metadata"]
-    ended = _ended(containers)
+    ends = {c["name"]: c["state"]["terminated"] for c in containers if "terminated" in (c.get("state") or {})}
+    own = ends.pop(label(raw, ROLE_LABEL), {})
+    other = next((name for name, end in ends.items() if end.get("exitCode")), "")
     problem, words = _problem(conditions, containers, leaving)
+    verdict, said = _last_words(own)
     return Pod(
         name=raw["metadata"]["name"],
         uid=raw["metadata"]["uid"],
@@ -246,26 +271,52 @@ def read_pod(raw: Raw) -> Pod:
         ready=conditions.get("Ready", {}).get("status") == "True" and not leaving,
         leaving=leaving,
         node=(raw.get("spec") or {}).get("nodeName") or "",
-        exit_code=ended.get("exitCode"),
+        exit_code=own.get("exitCode"),
+        verdict=verdict,
         disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
-        out_of_memory=ended.get("reason") == "OOMKilled",
+        deleted=leaving and _asked_first(raw["metadata"], own),
+        out_of_memory=(own or ends.get(other, {})).get("reason") == "OOMKilled",
         mounting=_mounting(status, conditions) and not leaving and not problem,
         problem=problem,
-        words=words
-        or str(ended.get("message") or ended.get("reason") or status.get("message") or "")[-_MAX_WORDS:].strip(),
+        words=words or "; ".join(filter(None, (_of_the_pod(status, conditions), said or _of_another(ends, other)))),
     )
+
+
+def _asked_first(metadata: Raw, end: Raw) -> bool:
+    """Whether a pod was asked to leave before its process ended."""
+    leaves, ended = moment(metadata["deletionTimestamp"]), moment(end.get("finishedAt"))
+    if leaves is None or ended is None:
+        return not end
+    return ended >= leaves - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+
+
+def _last_words(end: Raw) -> tuple[str, str]:
+    """The verdict and its message from a termination message: our server's is JSON, anything else is the end of a log."""
+    text = str(end.get("message") or end.get("reason") or "")
+    try:
+        said = json.loads(text)
+        return str(said["reason"]), str(said["message"])
+    except (ValueError, KeyError, TypeError):
+        return "", text[-_MAX_WORDS:].strip()
+
+
+def _of_the_pod(status: Raw, conditions: Mapping[str, Raw]) -> str:
+    """What the kubelet, or whoever ended the pod, says of the end: a container knows nothing of an eviction."""
+    return str(status.get("message") or conditions.get("DisruptionTarget", {}).get("message") or "")[:_MAX_WORDS]
+
+
+def _of_another(ends: Mapping[str, Raw], name: str) -> str:
+    """The last words of a container beside our own, such as the one that makes a first model."""
+    if not name:
+        return ""
+    words = _last_words(ends[name])[1]
+    return f"container {name} ended with exit code {ends[name]['exitCode']}" + (f": {words}" if words else "")
 
 
 def _mounting(status: Raw, conditions: Mapping[str, Raw]) -> bool:
     """Whether the kubelet has the pod and cannot start a container yet: this condition is of volumes and network, not of images."""
     started = conditions.get("PodReadyToStartContainers", {}).get("status")
     return status.get("phase", "Pending") == "Pending" and started == "False"
-
-
-def _ended(containers: Iterable[Raw]) -> Raw:
-    """The end of the container that matters: the first that failed, else the last one that ended."""
-    ends = [c["state"]["terminated"] for c in containers if "terminated" in (c.get("state") or {})]
-    return next((end for end in ends if end.get("exitCode")), ends[-1] if ends else {})
 
 
 def _problem(conditions: Mapping[str, Raw], containers: Iterable[Raw], leaving: bool) -> tuple[str, str]:

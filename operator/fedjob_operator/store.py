@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -63,6 +63,7 @@ WATCHED = (
     names.FEDERATED_SITE, names.SITE_POLICY, names.FEDERATED_JOB, names.SITE_JOB, names.JOB, names.POD,
 )  # fmt: skip
 POLICY_NAME = "default"
+_MOST_TOMBS = 16  # of one Job
 
 R = TypeVar("R", bound=Record)
 
@@ -94,6 +95,7 @@ class Store:
     _files: defaultdict[File, set[Place]] = field(default_factory=lambda: defaultdict(set))
     _drifted: set[Place] = field(default_factory=set)
     _strangers: dict[Key, Child] = field(default_factory=dict)
+    _tombs: dict[str, tuple[Pod, ...]] = field(default_factory=dict)  # UID of a Job: its pods that are gone
     certificates: dict[tuple[str, str], Certificate] = field(default_factory=dict)
     _unborn: set[Place] = field(default_factory=set)  # Jobs that should have pods, and have none
     _mounting: set[Place] = field(default_factory=set)  # pods whose volumes are not there yet
@@ -123,6 +125,8 @@ class Store:
             return keys(kind, raw)
         if seen.uid != raw["metadata"]["uid"]:
             return ()  # another one of this name is there by now
+        if kind == names.POD.name and "status" in raw:
+            seen.record = read_pod(raw)  # as it was at the last
         self._drop(place)
         return self._concerned(place, seen)
 
@@ -250,9 +254,16 @@ class Store:
     def _jobs(self, places: Iterable[Place]) -> tuple[BatchJob, ...]:
         return tuple(replace(job, refused=self._refused.get(job.uid, "")) for job in self._records(BatchJob, places))
 
-    def _pods(self, places: Iterable[Place]) -> tuple[Pod, ...]:
-        found = ((pod, self._refused.get(pod.uid, "") if pod.mounting else "") for pod in self._records(Pod, places))
-        return tuple(replace(pod, problem="MountFailed", words=why) if why else pod for pod, why in found)
+    def _pods(self, places: Collection[Place]) -> tuple[Pod, ...]:
+        """Those that are there, and what is remembered of those that are not."""
+        there = self._records(Pod, places)
+        found = ((pod, self._refused.get(pod.uid, "") if pod.mounting else "") for pod in there)
+        known = {pod.uid for pod in there}
+        gone = (pod for job in self._records(BatchJob, places) for pod in self._tombs.get(job.uid, ()))
+        return (
+            *(replace(pod, problem="MountFailed", words=why) if why else pod for pod, why in found),
+            *(pod for pod in gone if pod.uid not in known),
+        )
 
     def _children(self, places: Iterable[Place], uid: str) -> tuple[Child, ...]:
         return tuple(
@@ -291,7 +302,9 @@ class Store:
         self._unborn.discard(place)
         self._mounting.discard(place)
         match seen.record:
-            case BatchJob(unborn=True, suspended=False, leaving=False):
+            case BatchJob(suspended=True):
+                self._tombs.pop(seen.uid, None)  # pods that its queue has taken back
+            case BatchJob(unborn=True, leaving=False):
                 self._unborn.add(place)
             case Pod(mounting=True):
                 self._mounting.add(place)
@@ -307,6 +320,15 @@ class Store:
         self._mounting.discard(place)
         if seen is not None and seen.file is not None:
             self._take_out(place, seen.file)
+            self._tombs.pop(seen.uid, None)
+            if isinstance(seen.record, Pod):
+                self._bury(seen.record, seen.owner, seen.file)
+
+    def _bury(self, pod: Pod, owner: str, file: File) -> None:
+        """Remember a pod that is gone while its Job is there: a Job may say that it failed after its pod is no more."""
+        job = next((job for job in self._records(BatchJob, self._files.get(file, ())) if job.uid == owner), None)
+        if job is not None and not job.suspended:
+            self._tombs[owner] = (*self._tombs.get(owner, ()), pod.gone())[-_MOST_TOMBS:]
 
     def _take_out(self, place: Place, file: File) -> None:
         self._files[file].discard(place)

@@ -143,7 +143,10 @@ class World:
             names.POD,
             metadata["namespace"],
             f"{metadata['name']}-{self.version}",
-            metadata={"labels": labels},
+            metadata={
+                "labels": labels,
+                "ownerReferences": [{"kind": "Job", "uid": metadata["uid"], "controller": True}],
+            },
             status=status,
         )
 
@@ -155,7 +158,7 @@ class World:
     def end_pod(self, pod: dict[str, Any], code: int, words: str = "", *, disrupted: bool = False) -> None:
         """A pod's container ends, and its Job notices."""
         metadata = pod["metadata"]
-        status = ended(code, words, disrupted=disrupted)
+        status = ended(code, words, disrupted=disrupted, container=metadata["labels"][names.ROLE_LABEL])
         self.put(names.POD, metadata["namespace"], metadata["name"], status=status)
         for job in [*self.jobs(names.SERVER), *self.jobs(names.CLIENT)]:
             if job["metadata"]["uid"] != metadata["labels"][OWNER]:
@@ -303,13 +306,13 @@ def running() -> dict[str, Any]:
     return {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
 
 
-def ended(code: int, words: str = "", *, disrupted: bool = False) -> dict[str, Any]:
-    """Status of a pod whose container ended."""
+def ended(code: int, words: str = "", *, disrupted: bool = False, container: str = names.SERVER) -> dict[str, Any]:
+    """Status of a pod of which a container ended."""
     conditions = (
         [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}] if disrupted else []
     )
-    container = {"name": "c", "state": {"terminated": {"exitCode": code, "message": words}}}
-    return {"phase": "Succeeded" if code == 0 else "Failed", "conditions": conditions, "containerStatuses": [container]}
+    end = {"name": container, "state": {"terminated": {"exitCode": code, "message": words}}}
+    return {"phase": "Succeeded" if code == 0 else "Failed", "conditions": conditions, "containerStatuses": [end]}
 
 
 def stamp(moment: datetime) -> str:

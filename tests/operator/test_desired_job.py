@@ -140,6 +140,8 @@ def test_an_end_from_outside_does_not_count(world: Any, code: int, disrupted: bo
     up(world, key)
     world.end_pod(world.pods(SERVER)[0], code, disrupted=disrupted)
     world.settle()
+    world.now += timedelta(seconds=1)
+    world.settle()
     assert world.status(key)["server"]["run"] == 2
     assert world.condition(key, "Failed")[0] == "False"
 
@@ -209,6 +211,7 @@ def test_a_pause_that_is_called_off_before_the_server_has_stopped_is_no_new_atte
     world.settle()
     assert (world.status(key)["attempt"], world.status(key)["server"]["run"]) == (1, 1)
     world.end_pod(world.pods(SERVER)[0], 143)  # it had heard of the pause
+    world.now += timedelta(seconds=1)
     world.settle()
     assert (world.status(key)["attempt"], world.status(key)["server"]["run"]) == (1, 2)
     assert world.condition(key, "Failed")[0] == "False"

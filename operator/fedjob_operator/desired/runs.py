@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Literal
 
 from fedjob.api import FailureRule
 from fedjob.restarts import End, delay_seconds, fitting
 
-from ..observed import BatchJob, Pod
+from ..observed import STOPPED, BatchJob, Pod
 from .conditions import FALSE, State
 
-STOPPED: Final = 143  # the exit code of a process that was told to end
+_LONG = timedelta(minutes=10)  # a run that lasted so long is none of a row that fails at once
 _REFUSALS = (
     ("exceeded quota", "QuotaExceeded"),
     ("violates PodSecurity", "PodSecurity"),
@@ -27,14 +26,12 @@ _NOT_STARTED = State(FALSE, "NotStarted")
 class Death:
     """How a run ended. words: what is known of it. reason: of the condition while it waits for the next run.
 
-    action: Restart counts against the budget, Ignore does not; FailSite and FailJob end more than the run. at_once: the next
-    run need not wait, because nothing was wrong with this one.
+    action: Restart counts against the budget, Ignore does not; FailSite and FailJob end more than the run.
     """
 
     action: Literal["Restart", "Ignore", "FailSite", "FailJob"]
     words: str
     reason: Literal["Restarting", "OOMKilled"] = "Restarting"
-    at_once: bool = False
 
 
 def living(job: BatchJob, pods: Sequence[Pod], good: State) -> State:
@@ -69,7 +66,11 @@ def blocked(pods: Sequence[Pod]) -> State | None:
 
 
 def death(job: BatchJob, pods: Sequence[Pod], role: str, rules: Sequence[FailureRule], memory: str) -> Death:
-    """What follows from the end of a run. pods: of this run alone. memory: the limit of its container, as `limit_text` has it."""
+    """What follows from the end of a run. pods: of this run alone. memory: the limit of its container, as `limit_text` has it.
+
+    A disruption excuses every pod of the run: the others fail because one is missing. That a pod was told to end does not, as the
+    Job controller itself tells the others when one has failed.
+    """
     ended = [pod for pod in pods if not pod.live]
     pod = _witness(ended)
     words, reason = _obituary(job, pod, memory)
@@ -77,20 +78,20 @@ def death(job: BatchJob, pods: Sequence[Pod], role: str, rules: Sequence[Failure
     if rule is not None:
         said = f"rule {rule.name} of failurePolicy: {rule.action}; {words}"
         return Death(rule.action, said, reason)
-    if any(pod.disrupted or pod.exit_code == STOPPED for pod in ended):
-        return Death("Ignore", words, reason, at_once=True)
+    stopped = any(pod.deleted or pod.exit_code == STOPPED for pod in ended)
+    if any(pod.disrupted for pod in ended) or (stopped and not any(pod.failed_by_itself for pod in ended)):
+        return Death("Ignore", words, reason)
     return Death("Restart", words, reason)
 
 
 def pause_seconds(end: Death, job: BatchJob, used: int, now: datetime) -> float:
     """Seconds until the next run may begin, 0 or less if it may now. used: restarts that count, this one included.
 
-    What a rule ignores is not counted, so it waits by the number of the run: a script that always ends so must not spin.
+    What is not counted waits by the number of the run, unless the run lasted long: whatever always ends so must not spin.
     """
-    if end.at_once:
-        return 0.0
-    wait = delay_seconds(max(used, 1) if end.action == "Restart" else max(job.run, 1))
-    return wait - (now - (job.finished_at or now)) / timedelta(seconds=1)
+    finished = job.finished_at or now
+    number = used if end.action == "Restart" else 1 if finished - (job.started_at or finished) >= _LONG else job.run
+    return delay_seconds(max(number, 1)) - (now - finished) / timedelta(seconds=1)
 
 
 def limit_text(limits: object, field: str) -> str:
@@ -99,20 +100,13 @@ def limit_text(limits: object, field: str) -> str:
     return f"its limit is {memory} ({field}.limits.memory)" if memory else f"{field}.limits.memory is not set"
 
 
-def last_words(pod: Pod | None) -> tuple[str, str]:
-    """Reason and message from a container's termination message: ours is JSON, anything else is its log's end."""
-    if pod is None:
-        return "", ""
-    try:
-        said = json.loads(pod.words)
-        return str(said["reason"]), str(said["message"])
-    except (ValueError, KeyError, TypeError):
-        return "", pod.words
-
-
 def _witness(ended: Sequence[Pod]) -> Pod | None:
-    """The pod that tells how a run ended: one that was killed for its memory, else one with an exit code, if any has."""
-    return max(ended, key=lambda pod: (pod.out_of_memory, bool(pod.exit_code), pod.name), default=None)
+    """The pod that tells how a run ended: one that was killed for its memory, or failed by itself, or has an exit code."""
+
+    def weight(pod: Pod) -> tuple[bool, bool, bool, str]:
+        return pod.out_of_memory, pod.failed_by_itself, bool(pod.exit_code), pod.name
+
+    return max(ended, key=weight, default=None)
 
 
 def _reasons(pod: Pod) -> frozenset[str]:
@@ -123,9 +117,11 @@ def _reasons(pod: Pod) -> frozenset[str]:
 def _obituary(job: BatchJob, pod: Pod | None, memory: str) -> tuple[str, Literal["Restarting", "OOMKilled"]]:
     if pod is None:
         return f"Job {job.name} failed and its pod is gone ({job.reason}: {job.message})", "Restarting"
-    words = last_words(pod)[1]
+    words = pod.words
     if pod.out_of_memory:
         said = "" if words in ("", "OOMKilled") else f"; {words}"
         return f"pod {pod.name} was killed for the memory that it used: {memory}{said}", "OOMKilled"
-    how = f"exit code {pod.exit_code}" if pod.exit_code is not None else "no exit code"
-    return f"pod {pod.name} ended with {how}" + (f": {words}" if words else ""), "Restarting"
+    how = f"ended with exit code {pod.exit_code}"
+    if pod.exit_code is None:
+        how = "was deleted before it had ended" if pod.deleted else "ended with no exit code"
+    return f"pod {pod.name} {how}" + (f": {words}" if words else ""), "Restarting"

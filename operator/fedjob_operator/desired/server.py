@@ -17,9 +17,9 @@ from fedjob.restarts import Budget, spend
 
 from ..observed import BatchJob, Observed, Pod
 from .conditions import FALSE, TRUE, State
-from .runs import blocked, death, last_words, limit_text, living, pause_seconds
+from .runs import blocked, death, limit_text, living, pause_seconds
 
-_COMPLETE, _FAILED, _UNUSABLE = 0, 1, 2  # exit codes of the server process
+_FAILED, _UNUSABLE = 1, 2  # exit codes of the server process
 _NO_BUDGET = Budget(allowed=0, refill_rounds=1)
 _NO_POD = State(FALSE, "NotStarted")
 
@@ -113,10 +113,9 @@ def _exhausted(server: Server, words: str) -> Verdict:
 
 
 def _verdict(job: BatchJob, pod: Pod | None) -> Verdict | None:
-    """What the server itself said; None if it died and may be started again."""
-    code = pod.exit_code if pod is not None else None
-    reason, message = last_words(pod)
-    if job.finished == "Complete" or code == _COMPLETE:
+    """What the server itself said; None if it died and may be started again, which finds on its disk what it had concluded."""
+    code, reason, message = (pod.exit_code, pod.verdict, pod.words) if pod is not None else (None, "", "")
+    if job.finished == "Complete":
         if reason in SUCCESSES or not reason:
             return Verdict(True, reason or "RoundsCompleted", message)
         return Verdict(True, "EarlyStopped", reason)  # the stop condition, in the server's words
