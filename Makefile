@@ -34,8 +34,8 @@ images:  ## the operator's and the runtime's image, as archives in build/images:
 cluster-up: $(VENV)/.installed  ## a real Kubernetes cluster on this machine (Linux, root): make cluster-up NAME=hub NODES=2
 	hack/cluster $(VENV)/bin up $(or $(NAME),hub) $(if $(NODES),--nodes $(NODES))
 
-cluster-down: $(VENV)/.installed  ## remove a cluster, or all of them: make cluster-down NAME=hub
-	hack/cluster $(VENV)/bin down $(NAME)
+cluster-down: $(VENV)/.installed  ## remove a cluster: make cluster-down NAME=hub; or all of them: make cluster-down ALL=1
+	hack/cluster $(VENV)/bin down $(if $(ALL),--all,$(or $(NAME),hub))
 
 chaos: $(VENV)/.installed  ## real jobs under faults: make chaos SEED=7 KILLS=200, or PLAN=3, or ONLY=full-disk
 	PYTHONPATH=tests $(PY) -m chaos.run $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) \

@@ -1,4 +1,4 @@
-"""`python -m cluster.real up NAME` and `down [NAME]`: clusters for a person, behind `make cluster-up` and `make cluster-down`."""
+"""`python -m cluster.real up NAME` and `down NAME`: clusters for a person, behind `make cluster-up` and `make cluster-down`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ def main() -> int:
     up.add_argument("name")
     up.add_argument("--nodes", type=int, default=1)
     up.add_argument("--image", action="append", default=[], type=Path, help="an OCI archive to import; may be repeated")
-    down = commands.add_parser("down", help="remove a cluster, or all of them")
-    down.add_argument("name", nargs="?")
+    down = commands.add_parser("down", help="remove a cluster")
+    which = down.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", nargs="?")
+    which.add_argument("--all", action="store_true", help="remove every cluster but those that running tests use")
     given = parser.parse_args()
     if given.command == "down":
-        return _down([given.name] if given.name else cluster.names())
+        return _down(cluster.names() if given.all else [given.name])
     binaries = Path(os.environ.get("FEDJOB_CONTROL_PLANE", "."))
     if why := host.lacking(binaries):
         print(why, file=sys.stderr)
