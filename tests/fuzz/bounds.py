@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,12 @@ class TooMuchMemoryError(AssertionError):
 
 @contextmanager
 def allocating_at_most(limit: int) -> Iterator[None]:
-    """Fail if the peak of Python's and numpy's allocations inside the block is above `limit` bytes."""
+    """Fail if the peak of Python's and numpy's allocations inside the block is above `limit` bytes.
+
+    Garbage of earlier tests is not collected inside: what its finalizers allocate, a traceback with its sources, is not the block's.
+    """
+    collects = gc.isenabled()
+    gc.disable()
     running = tracemalloc.is_tracing()
     if not running:
         tracemalloc.start()
@@ -25,5 +31,7 @@ def allocating_at_most(limit: int) -> Iterator[None]:
     finally:
         if not running:
             tracemalloc.stop()
+        if collects:
+            gc.enable()
     if peak > limit:
         raise TooMuchMemoryError(f"{peak} bytes allocated, allowed: {limit}")
