@@ -18,6 +18,7 @@ One event loop; nothing here is for threads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
@@ -113,10 +114,10 @@ class WorkQueue(Generic[K]):
                 return key
             self._news.clear()
             timeout = max(self._later[0].when - self.clock(), 0.0) if self._later else None
-            try:
-                await asyncio.wait_for(self._news.wait(), timeout)
-            except TimeoutError:
-                continue
+            # Not `asyncio.wait_for`: until Python 3.12 it forgets that it was cancelled if the news come in the same moment.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._news.wait()
 
     def done(self, key: K, again_after: float | None = None) -> None:
         """The pass over `key` went well; again_after: seconds until the next one, None: when something happens."""

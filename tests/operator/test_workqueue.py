@@ -192,3 +192,26 @@ def test_no_key_is_in_two_hands_and_none_is_lost(steps: list[tuple[str, str]]) -
         assert owed - forgotten <= found | held
 
     asyncio.run(story())
+
+
+def test_a_worker_that_is_cancelled_ends_though_a_key_comes_in_the_same_moment() -> None:
+    """What ends an operator, a signal or the loss of the Lease, comes whenever it does; a worker that went on would keep it alive."""
+
+    async def story() -> None:
+        queue, held = queue_of(_Clock()), asyncio.Event()
+
+        async def one_pass(_key: str) -> None:
+            await held.wait()
+
+        queue.add_after("later", 1000.0)
+        workers = [asyncio.ensure_future(queue.work(one_pass)) for _ in range(3)]
+        await asyncio.sleep(0.01)  # all of them wait
+        queue.add("now")
+        for worker in workers:
+            worker.cancel()
+        _, left = await asyncio.wait(workers, timeout=5.0)
+        for worker in left:
+            worker.cancel()
+        assert not left
+
+    asyncio.run(story())
