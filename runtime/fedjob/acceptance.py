@@ -14,14 +14,14 @@ from types import MappingProxyType
 from typing import Any
 
 from .codec import difference_between
-from .model import ParamsType, usable_weight
+from .model import PARTS, ParamsType, usable_weight
 from .trees import Tree, first_not_finite
 
 MAX_HEADER_CHARACTERS = 64 << 10  # they end in the journal, in history and in the report
 MAX_HEADER_DEPTH = 32
 SLACK_BYTES = 1 << 20  # by which another header may be longer
 MAX_PARTS = 8  # in an announcement, of whatever name
-_PARTS = {"Offer": frozenset({"params"}), "Train": frozenset({"params", "optimizer_params"})}
+_PARTS = {"Offer": frozenset({"params"}), "Train": frozenset(PARTS)}
 
 
 @dataclass(frozen=True)

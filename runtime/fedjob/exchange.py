@@ -17,7 +17,7 @@ from .config import SiteConfig
 from .dtypes import Bytes
 from .errors import LocalProtocolError
 from .incoming import Incoming
-from .model import FLModel, ParamsType
+from .model import PARTS, FLModel, ParamsType
 from .stored import Stored
 from .transport import Gone
 from .uplink import JobOver, Uplink
@@ -87,7 +87,7 @@ def announcement(
         )
     parts: dict[str, Outflow] = {}
     if not evaluating:
-        for name in ("params", "optimizer_params"):
+        for name in PARTS:
             if (tree := getattr(model, name)) is not None:
                 parts[name] = flatten(tree)
                 known[name] = forms(parts[name].layout)

@@ -16,6 +16,9 @@ class ParamsType(enum.StrEnum):
     DIFF = "DIFF"  # new weights minus received weights
 
 
+PARTS = ("params", "optimizer_params")  # fields of an FLModel that hold tensors, by whose names they travel
+
+
 class MetaKey:
     """Keys of `FLModel.meta` that mean something to the server."""
 

@@ -7,8 +7,8 @@ import re
 from . import wire_pb2 as wire
 from .acceptance import plain_text
 from .errors import RemoteProtocolError
+from .model import PARTS
 
-PARTS = ("params", "optimizer_params")
 MAX_PART_BYTES = 1 << 42  # beyond any model's: what is announced costs memory before it comes, 16 bytes per MiB
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -27,7 +27,7 @@ from .asks import Open, sent_parts
 from .codec import Inflow, Outflow, flatten
 from .errors import JobFailed, PeerFailed
 from .limits import Limits
-from .model import FLModel, ParamsType
+from .model import PARTS, FLModel, ParamsType
 from .peers import Answer, Close, Task
 from .quorum import Asked, Closed, NotMet, Rule, decide
 from .records import SiteRound
@@ -170,7 +170,7 @@ class InMemory:
             w.out.setdefault(key, {})[site] = Refusal("Declined", str(e))
             return False
         parts: dict[str, Stored] = {}
-        for name in ("params", "optimizer_params"):
+        for name in PARTS:
             if kind != "Evaluate" and (tree := getattr(back, name)) is not None:
                 outflow = self._outgoing(back, opened.parts[name]) if name == "params" else flatten(tree)
                 parts[name] = write(w.folder / f"{'-'.join(map(str, key))}-{site}-{name}", flowing(outflow))
