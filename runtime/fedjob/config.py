@@ -138,7 +138,7 @@ def _refusal(data: bytes, error: ValidationError) -> str:
     try:
         document = json.loads(data)
         writer = document["version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # brackets without end
         writer = __version__
     if writer == __version__:
         return f"not a configuration of this version: {error}"
