@@ -18,6 +18,8 @@ from .stored import sweep, write_whole
 
 VERSION = 1
 _FILE = "conclusion.json"
+_TERMINATION_BYTES = 4096
+_MOST_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,14 @@ def load(folder: Path, attempt: int, job: str) -> Conclusion | None:
 
 def _digest(job: str) -> str:
     return blake3(job.encode()).hexdigest()
+
+
+def last_words(reason: str, message: str) -> bytes:
+    """Reason and message as JSON, cut to what a kubelet keeps of a termination message: it would cut off the head."""
+    most = _MOST_CHARACTERS
+    while True:
+        said = {"reason": reason[:most], "message": message[:most]}
+        text = json.dumps(said, ensure_ascii=False).encode(errors="replace")
+        if len(text) <= _TERMINATION_BYTES:
+            return text
+        most = most * 3 // 4

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -209,7 +208,7 @@ async def _say_how_it_ended(config: ServerConfig, story: Story, session: Session
     """To whoever looks at the process after its end: a line in the file that it was given, and a last report."""
     if config.termination is not None and story.reason:
         with contextlib.suppress(OSError):
-            config.termination.write_text(json.dumps({"reason": story.reason, "message": story.message[:2000]}))
+            config.termination.write_bytes(conclusion.last_words(story.reason, story.message))
     if config.report is not None:
         await progress_push.farewell(config.report, config.tls, status(story, session))
 

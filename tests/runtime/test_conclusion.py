@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,14 @@ def test_what_a_killed_process_had_half_written_goes(tmp_path: Path) -> None:
     Departures(tmp_path, 1).add("a", "it ended")
     conclusion.save(tmp_path, 1, "job", COMPLETE)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["conclusion.json", "departures.json"]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "漢", "\U0001f600", "\x00", '"'])
+def test_the_last_words_are_whole_json_of_what_a_kubelet_keeps(letter: str) -> None:
+    text = conclusion.last_words("QuorumNotMet", letter * 5000)
+    assert len(text) <= 4096
+    said = json.loads(text)
+    assert said["reason"] == "QuorumNotMet"
+    assert len(said["message"]) > 400
+    assert set(said["message"]) == {letter}
+    assert json.loads(conclusion.last_words("RoundsCompleted", "")) == {"reason": "RoundsCompleted", "message": ""}
