@@ -205,6 +205,17 @@ def test_the_hubs_authorities_are_for_the_code_that_makes_a_first_model_and_not_
     assert "ca-bundle" not in json.dumps(server.job(replace(of(), settings=hub), 1).manifest)
 
 
+def test_no_folder_on_a_nodes_disk_is_without_a_limit() -> None:
+    for pod in pods():
+        folders = [volume for volume in pod["volumes"] if "emptyDir" in volume]
+        assert folders
+        assert all("sizeLimit" in volume["emptyDir"] for volume in folders)
+    trainer = {"files": {"train.py": ""}, "resources": {"limits": {"ephemeral-storage": "300Gi"}}}
+    made = client.job(at(trainer=trainer), 1).manifest["spec"]["template"]["spec"]["volumes"]
+    on_disk = {v["name"]: v["emptyDir"]["sizeLimit"] for v in made if "medium" not in v.get("emptyDir", {"medium": ""})}
+    assert on_disk == {"state": "300Gi", "scratch": "300Gi"}
+
+
 def test_files_keep_their_names_and_folders() -> None:
     made = client.config_map(at())["data"]
     volume = next(

@@ -16,7 +16,7 @@ from ..quantity import number
 from ..settings import CaBundle, Settings
 from . import ca, code, network
 from .meta import Owner, child, labels
-from .pod import MALLOC, container, environment, metrics_port, mount, mounts, pod, template, volumes
+from .pod import MALLOC, container, empty_folder, environment, metrics_port, mount, mounts, pod, template, volumes
 
 _SHARED_MEMORY = "1Gi"  # /dev/shm, if the job limits no memory: PyTorch's data loaders pass batches through it
 
@@ -176,9 +176,10 @@ def _accelerators(trainer: Raw) -> list[dict[str, Any]]:
 
 def _volumes(at: At) -> list[dict[str, Any]]:
     trainer = at.spec["trainer"]
-    limit = ((trainer.get("resources") or {}).get("limits") or {}).get("memory")
+    resources = trainer.get("resources") or {}
+    limit = (resources.get("limits") or {}).get("memory")
     memory = trainer.get("sharedMemory") or limit or _SHARED_MEMORY
-    found = volumes(at.name, {"emptyDir": {}})
+    found = volumes(at.name, empty_folder(resources), resources)
     found.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": memory}})
     if trainer.get("files"):
         found.append(code.volume(trainer["files"], at.name))

@@ -9,6 +9,7 @@ from .. import names
 from ..settings import Settings
 
 _GRACE_SECONDS = 30
+_FOLDER_LIMIT = "100Gi"  # room for what a script downloads and caches, and for models that are kept on the way
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 """glibc maps and unmaps every chunk by default, at three times the CPU of the transfer itself."""
 
@@ -85,14 +86,23 @@ def container(name: str, image: str, command: Sequence[str], resources: Mapping[
     }
 
 
-def volumes(owned: str, state: Mapping[str, Any]) -> list[dict[str, Any]]:
+def empty_folder(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """A folder on the node's disk. A pod that fills it beyond its limit is ended by the kubelet, before the node's disk is full.
+
+    resources: of the container, whose limit of ephemeral-storage is the limit, if there is one.
+    """
+    limit = (resources.get("limits") or {}).get("ephemeral-storage")
+    return {"emptyDir": {"sizeLimit": limit or _FOLDER_LIMIT}}
+
+
+def volumes(owned: str, state: Mapping[str, Any], resources: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Configuration and certificate, from the ConfigMap and the Secret named `owned`; the state; and /tmp."""
     items = [{"key": names.CONFIG_FILE, "path": names.CONFIG_FILE}]
     return [
         {"name": "config", "configMap": {"name": owned, "items": items}},
         {"name": "tls", "secret": {"secretName": owned, "defaultMode": 0o440}},
         {"name": "state", **state},
-        {"name": "scratch", "emptyDir": {}},
+        {"name": "scratch", **empty_folder(resources)},
     ]
 
 

@@ -163,7 +163,7 @@ def job(of: Of, run: int) -> Create:
 
 def _pod(of: Of) -> dict[str, Any]:
     spec, files = of.job.spec, of.job.spec.trainer.files
-    found = volumes(of.base, {"persistentVolumeClaim": {"claimName": of.base}})
+    found = volumes(of.base, {"persistentVolumeClaim": {"claimName": of.base}}, _resources(of))
     made = pod([_container(of)], found, of.settings)
     if spec.model.initial is not None:
         made["initContainers"] = [_initial_model(of)]
