@@ -210,6 +210,47 @@ def test_a_server_whose_disk_is_full_says_so_instead_of_stalled_until_it_has_roo
     assert world.condition(key, "Progressing") == ("True", "Training")
 
 
+def test_a_server_that_is_up_and_not_heard_of_is_left_to_its_own_clock_until_the_last_deadline(world: Any) -> None:
+    key = world.submit(startDeadlineSeconds=100, activeDeadlineSeconds=1000)
+    for _ in range(2):
+        world.settle()
+        world.start_pods()
+    world.settle()
+    assert world.condition(key, "Progressing") == ("False", "Waiting")
+    assert world.plan(key).again <= 60
+    world.now += timedelta(seconds=60)
+    world.settle()
+    assert (world.condition(key, "Progressing"), world.status(key)["state"]) == (
+        ("False", "NotReported"),
+        "NotReported",
+    )
+    assert "the server reports to https://hub.test:8443" in message(world, key, "Progressing")
+    world.now += timedelta(seconds=200)
+    world.settle()
+    assert world.condition(key, "Failed")[0] == "False"
+    world.report(key, attempt=1)
+    world.settle()
+    assert world.condition(key, "Progressing") == ("True", "Training")
+    other = world.submit("other", startDeadlineSeconds=100, activeDeadlineSeconds=1000)
+    for _ in range(2):
+        world.settle()
+        world.start_pods()
+    world.now += timedelta(seconds=1100)
+    world.settle()
+    assert world.condition(other, "Failed") == ("True", "DeadlineExceeded")
+
+
+def test_a_server_that_reports_and_does_not_begin_misses_the_start_deadline(world: Any) -> None:
+    key = world.submit(startDeadlineSeconds=100)
+    for _ in range(2):
+        world.settle()
+        world.start_pods()
+    world.report(key, state="Starting", attempt=1)
+    world.now += timedelta(seconds=100)
+    world.settle()
+    assert world.condition(key, "Failed") == ("True", "StartDeadlineExceeded")
+
+
 def test_the_clock_begins_again_with_a_server_that_was_started_again(world: Any) -> None:
     key = world.submit(workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
     up(world, key)

@@ -35,6 +35,7 @@ from .sites import SiteView
 from .status import Facts, compose
 
 _BOUNDARY_SLACK_SECONDS = 60.0
+_UNHEARD = timedelta(minutes=1)
 _STALLED_SLACK_SECONDS = 300.0  # to sum the updates up, to save the state, to report
 
 
@@ -133,15 +134,18 @@ def _run(case: Case, memory: Memory, accepted: State) -> Plan:
     if verdict is not None:
         return _finish(case, ended(memory, verdict, case.now))
     silent = _stalled_seconds(case, memory) if server.ready.status == TRUE else None
+    unheard = _unheard(case, memory, server.ready)
     facts = Facts(
         case.seen, memory, accepted, case.now,
-        job=case.job, certified=certified, server=server.ready, views=views, stalled=_stalled(case, silent),
+        job=case.job, certified=certified, server=server.ready, views=views,
+        stalled=_silence(case, memory, server.ready) or _stalled(case, silent),
     )  # fmt: skip
     of = case.of(memory.attempt)
     wanted = [*build.surroundings(of), *_assignments(case, of, views, suspend=not memory.released)]
     create = (_run_of(of, memory.server.run, first=first),) if server.start else ()
     again = _soonest(1.0 if issue else _renewal(case), server.again, *_deadlines(case, memory),
-                     -silent if silent is not None and silent < 0 else None)  # fmt: skip
+                     -silent if silent is not None and silent < 0 else None,
+                     _UNHEARD.total_seconds() if unheard else None)  # fmt: skip
     return _plan(case, facts, wanted, issue, create, _old_runs(case, memory), again)
 
 
@@ -191,9 +195,12 @@ def _hopeless(case: Case, views: Sequence[SiteView]) -> Verdict | None:
 
 
 def _late(case: Case, memory: Memory, ready: State) -> Verdict | None:
-    """The stages' deadlines, by the operator's clock: they catch what the server, which counts for itself, cannot."""
+    """The stages' deadlines, by the operator's clock: they catch what the server, which counts for itself, cannot.
+
+    A server that is ready and not heard of may be at work, and ends by itself if it does not begin in time.
+    """
     spec, elapsed = case.job.spec, memory.active_seconds(case.now)
-    if memory.running_at is None and elapsed >= spec.start_deadline_seconds:
+    if memory.running_at is None and elapsed >= spec.start_deadline_seconds and not _unheard(case, memory, ready):
         why = f"not running after {spec.start_deadline_seconds} s (spec.startDeadlineSeconds)"
         return Verdict(False, "StartDeadlineExceeded", f"{why}; the server: {ready.reason} {ready.message}".rstrip())
     limit = spec.start_deadline_seconds + spec.active_deadline_seconds
@@ -203,10 +210,36 @@ def _late(case: Case, memory: Memory, ready: State) -> Verdict | None:
     return None
 
 
+def _unheard(case: Case, memory: Memory, ready: State) -> bool:
+    """Whether the server is up, and no report of this attempt has come."""
+    told = case.progress
+    return ready.status == TRUE and (not told or int(told.get("attempt") or memory.attempt) != memory.attempt)
+
+
+def _silence(case: Case, memory: Memory, ready: State) -> State | None:
+    """That no report comes, once one should have; rounds may be completed all the same."""
+    since = _ready_since(case)
+    if not _unheard(case, memory, ready) or since is None or case.now - since < _UNHEARD:
+        return None
+    where = case.settings.hub_url
+    how = (
+        f"the server reports to {where}: see its log, and the network between them"
+        if where
+        else "the hub has no --hub-url"
+    )
+    return State(FALSE, "NotReported", f"the server is ready, and no report of it has come; {how}")
+
+
+def _ready_since(case: Case) -> datetime | None:
+    known = (case.seen.job.get("status") or {}).get("conditions") or ()
+    ready = (c["lastTransitionTime"] for c in known if c["type"] == "ServerReady" and c["status"] == TRUE)
+    return moment(next(ready, None))
+
+
 def _deadlines(case: Case, memory: Memory) -> list[float | None]:
     spec, elapsed = case.job.spec, memory.active_seconds(case.now)
-    start = spec.start_deadline_seconds - elapsed if memory.running_at is None else None
-    return [start, spec.start_deadline_seconds + spec.active_deadline_seconds - elapsed]
+    start = spec.start_deadline_seconds - elapsed if memory.running_at is None else 0.0
+    return [start if start > 0 else None, spec.start_deadline_seconds + spec.active_deadline_seconds - elapsed]
 
 
 def _round_seconds(case: Case) -> float:
@@ -223,9 +256,7 @@ def _stalled_seconds(case: Case, memory: Memory) -> float | None:
     """
     if case.progress.get("state") != "Running":
         return None
-    known = (case.seen.job.get("status") or {}).get("conditions") or ()
-    ready = [c["lastTransitionTime"] for c in known if c["type"] == "ServerReady" and c["status"] == TRUE]
-    times = [memory.running_at, moment(case.progress.get("lastRoundTime")), *map(moment, ready)]
+    times = [memory.running_at, moment(case.progress.get("lastRoundTime")), _ready_since(case)]
     last = max((time for time in times if time is not None), default=case.now)
     return (case.now - last) / timedelta(seconds=1) - _round_seconds(case) - _STALLED_SLACK_SECONDS
 

@@ -154,7 +154,7 @@ def _state(facts: Facts) -> str:
     progressing, server = _progressing(facts), facts.server
     if progressing.status == TRUE:
         return "Training"
-    if progressing.reason in _HINDRANCES | {"Stalled"}:
+    if progressing.reason in _HINDRANCES | {"Stalled", "NotReported"}:
         return progressing.reason
     if server is not None and server.status == FALSE and server.reason not in _QUIET:
         return server.reason  # what stands in the way, as kubectl has it for pods

@@ -110,6 +110,10 @@ JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
                 "The server has reported no complete round for longer than a round may take.",
                 "See the server's log and status.sites.",
             ),
+            "NotReported": Reason(
+                "The server is ready, and the hub has heard nothing of it; it may be at work all the same.",
+                "See the server's log, the hub's Service and NetworkPolicies, and --hub-url; `fedjob logs` tells of rounds.",
+            ),
             "DiskFull": Reason(
                 "The server's volume has no room for what it has to write; it waits, and loses nothing.",
                 "Free space on the volume, or give it more: docs/operations.md, FedjobDiskFull.",
