@@ -14,6 +14,7 @@ from __future__ import annotations
 import socket
 import ssl
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +40,8 @@ _ALERTS = {
     "DECRYPT_ERROR": "a signature does not verify, for instance by another authority of the same name",
 }
 
+_SLOW_SECONDS = 2.0
+
 # X509_V_ERR_* of OpenSSL; ssl has no names for them.
 _EXPIRED, _NOT_YET_VALID, _HOSTNAME_MISMATCH, _IP_MISMATCH = 10, 9, 62, 64
 
@@ -62,6 +65,8 @@ def diagnose(address: str, credentials: Credentials, server_name: str, *, timeou
         )
     try:
         connection = socket.create_connection((host.strip("[]"), int(port)), timeout_seconds)
+    except socket.gaierror as exc:
+        return _unresolved(host, exc)
     except (OSError, OverflowError) as exc:
         return f"server not reachable at {address}: {_reason(exc)}. Check the address, the network and that it runs."
     with connection:
@@ -74,6 +79,33 @@ def diagnose(address: str, credentials: Credentials, server_name: str, *, timeou
             return f"{found} And of this site's own certificate: {own}" if own else found
         with tls:
             return _verdict(tls, address, credentials)
+
+
+def look_up(address: str, slow: Callable[[str], None]) -> str:
+    """Ask name servers for the host of "host:port", and return why that fails, as a sentence; "" if it does not.
+
+    slow: called with what is waited for, on a thread of its own, once that lasts. The system's resolver has deadlines of its own,
+    5 s for each question and try; gRPC's has too, but says nothing before it gives up.
+    """
+    host = address.rpartition(":")[0]
+    told = threading.Timer(
+        _SLOW_SECONDS, slow, [f"the name of the server, {host}, is not resolved yet: name servers are slow"]
+    )
+    told.daemon = True
+    told.start()
+    try:
+        socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        return _unresolved(host, exc)
+    finally:
+        told.cancel()
+    return ""
+
+
+def _unresolved(host: str, exc: OSError) -> str:
+    return (
+        f"the name of the server, {host}, is not resolved yet: {_reason(exc)}. Check the address and the name servers."
+    )
 
 
 def client_context(credentials: Credentials) -> ssl.SSLContext:

@@ -277,6 +277,15 @@ class Channel:
         with self._connection() as connection:
             yield from _mapped(connection.submit(messages))
 
+    def reconnect(self, credentials: Credentials) -> None:
+        """Let new calls use a new connection, which tries at once.
+
+        One whose host was unknown asks name servers again after a pause that grows to two minutes, and no call shortens that.
+        """
+        with self._lock:
+            self._connections.append(_Connection(*self._where, credentials))
+            self._close_idle()
+
     def renew(self, credentials: Credentials, seconds: float) -> None:
         """Let new calls use other credentials.
 

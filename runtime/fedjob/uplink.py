@@ -44,6 +44,7 @@ from .version import __version__
 
 log = logging.getLogger("fedjob")
 _RENEW_SECONDS = 10.0
+_QUIET_SECONDS = 1.0
 Take = Callable[[int, Bytes], object]  # what is done with the bytes at an offset
 
 
@@ -249,6 +250,8 @@ class Uplink:
             self._lines += 1
             line = self._line
             try:
+                if not self.tally.connections:
+                    self._look_up_server()
                 for event in self._channel.attend(_upward(self._attempt, line)):
                     backoff = 0.1
                     self._take(checked(event), self._lines)
@@ -260,7 +263,7 @@ class Uplink:
                 if time.monotonic() - self._alive_at > self._patience:
                     return self._break(ServerLost(self._lost_message(e)))
                 if not self._closing:
-                    self._complain(e, backoff)
+                    self._complain(e)
             finally:
                 line.put(None)
                 self._alive_at = min(self._alive_at, time.monotonic())
@@ -273,11 +276,21 @@ class Uplink:
             backoff = min(backoff * 2, 2.0)
         return None
 
-    def _complain(self, error: TransportError, backoff: float) -> None:
+    def _look_up_server(self) -> None:
+        """Before the first connection. Raises TransportError: a connection that found no name would be slow to look again."""
+        if why := tls.look_up(self._where[0], self._warn):
+            raise TransportError(why)
+
+    def _complain(self, error: TransportError) -> None:
         """What the connection said, and what a closer look finds: once it has lasted a second, and when it has changed."""
-        if backoff < 1.0:
+        if time.monotonic() - self._alive_at < _QUIET_SECONDS:
             return
-        why = self._diagnose() or str(error)
+        found = self._diagnose()
+        if not found:  # the server answers, and the connection does not know yet
+            self._channel.reconnect(self._where[1])
+        self._warn(found or str(error))
+
+    def _warn(self, why: str) -> None:
         kind = re.sub(r"\d+", "", why)  # times and ports are not news
         if kind != self._complaint:
             self._complaint = kind

@@ -191,6 +191,19 @@ def test_a_connection_is_not_dropped_for_one_that_does_not_work(job: Job) -> Non
     uplink.close()
 
 
+def test_a_new_connection_takes_the_next_calls_and_leaves_the_life_line_where_it_is(job: Job) -> None:
+    credentials = job.of_site(job.authority, job.authority)
+    uplink = job.uplink(credentials)
+    job.run(rounds=1)
+    until(lambda: job.site().push)
+    push = job.site().push
+    uplink._channel.reconnect(credentials)
+    job.answer(uplink)
+    assert job.site().push is push
+    assert uplink.next_task(PATIENCE_SECONDS) is None
+    uplink.close()
+
+
 def test_an_authority_that_came_without_notice_is_taken_once_both_have_it(job: Job) -> None:
     old, new = job.authority, authority()
     uplink = job.uplink(job.of_site(old, old))

@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedjob import identity
 from fedjob.identity import Authority, Credentials, create_authority, issue, write
-from fedjob.tls import SERVER_ENVIRONMENT, diagnose
+from fedjob.tls import SERVER_ENVIRONMENT, diagnose, look_up
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -192,8 +192,23 @@ def test_an_address_that_cannot_be_dialled_is_named() -> None:
     assert diagnose("localhost", site_of(OURS), "localhost") == (
         "the server's address 'localhost' is not of the form host:port."
     )
-    assert diagnose("no-such-host.invalid:1", site_of(OURS), "localhost").startswith("server not reachable at no-such-")
+    unknown = diagnose("no-such-host.invalid:1", site_of(OURS), "localhost")
+    assert unknown.startswith("the name of the server, no-such-host.invalid, is not resolved yet: ")
     assert diagnose("localhost:99999", site_of(OURS), "localhost").startswith("server not reachable at localhost:99999")
+
+
+def test_a_name_is_looked_up_and_one_that_is_unknown_is_told() -> None:
+    slow: list[str] = []
+    assert (
+        look_up("localhost:1", slow.append)
+        == look_up("[::1]:1", slow.append)
+        == look_up("127.0.0.1:1", slow.append)
+        == ""
+    )
+    assert slow == []
+    assert look_up("no-such-host.invalid:1", slow.append).startswith(
+        "the name of the server, no-such-host.invalid, is not"
+    )
 
 
 def test_credentials_that_cannot_be_loaded_are_reported_before_dialling() -> None:
