@@ -99,7 +99,7 @@ class Replica:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.store = Store()
+        self.store = Store(settings.jobs_at_once)
         self.queue: WorkQueue[Key] = WorkQueue(
             time.monotonic, lambda: random.uniform(0.8, 1.2), QueueGauges(self.metrics)
         )
@@ -253,6 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--metrics-port", type=int, default=names.METRICS_PORT)
     add("--reports-port", type=int, default=names.HUB_PORT)
+    add("--jobs-at-once", type=int, default=0, help="of one namespace; the others wait their turn; default: all")
     add("--workers", type=int, default=8, help="passes at the same time")
     add("--lease-seconds", type=float, default=10.0, help="life of the Lease")
     add("--resync-seconds", type=float, default=300.0, help="between two lists of everything")
@@ -289,6 +290,7 @@ def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
         scrape_from=_names(given.scrape_from),
         dns=given.dns,
         job_pods=given.job_pods,
+        jobs_at_once=max(given.jobs_at_once, 0),
         workers=given.workers,
         resync_seconds=given.resync_seconds,
         lease_seconds=given.lease_seconds,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from .names import ROLE_LABEL, RUN_LABEL, SITE_LABEL
 
@@ -22,6 +22,7 @@ _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull"}
 )
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_WITHOUT_PODS = frozenset({"Suspended", "WaitingForTurn"})  # reasons of the condition Admitted
 _MAX_WORDS = 1000
 _COMBINED = "(combined from similar events): "
 _TIME_HAS_PASSED = "Unable to attach or mount volumes"
@@ -145,9 +146,21 @@ class SiteJob:
     restarts: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A FederatedJob among those of its namespace. since: what orders them, the oldest first.
+
+    turn: it holds a place among those that have pods, waits for one, or, "", wants none: it is over, suspended or refused.
+    """
+
+    sites: frozenset[str]
+    since: tuple[str, str]
+    turn: Literal["holds", "waits", ""]
+
+
 @dataclass(frozen=True)
 class Observed:
-    """Everything about one FederatedJob, at one moment."""
+    """Everything about one FederatedJob, at one moment. ahead: jobs of its namespace that have pods, or come before it."""
 
     job: Raw
     server_jobs: tuple[BatchJob, ...] = ()
@@ -157,6 +170,7 @@ class Observed:
     children: tuple[Child, ...] = ()
     certificate: Certificate | None = None
     trouble: str = ""  # why the API server refused the last pass
+    ahead: int = 0
 
     def run(self, number: int) -> BatchJob | None:
         """The server's Job number `number`."""
@@ -333,6 +347,29 @@ def _problem(conditions: Mapping[str, Raw], containers: Iterable[Raw], leaving: 
     if conditions.get("DisruptionTarget", {}).get("reason") == "DeletionByTaintManager" and leaving:
         return "NodeLost", str(conditions["DisruptionTarget"].get("message", ""))
     return "", ""
+
+
+def read_entry(raw: Raw) -> Entry:
+    """A FederatedJob, as far as others look at it."""
+    spec, metadata = raw.get("spec") or {}, raw["metadata"]
+    return Entry(
+        sites=frozenset(site["name"] for site in spec.get("sites") or ()),
+        since=(metadata.get("creationTimestamp") or "", metadata["name"]),
+        turn=_turn(raw),
+    )
+
+
+def _turn(raw: Raw) -> Literal["holds", "waits", ""]:
+    over = "deletionTimestamp" in raw["metadata"] or any(
+        condition(raw, end)[0] == "True" for end in ("Complete", "Failed")
+    )
+    if over:
+        return ""
+    begun = int(((raw.get("status") or {}).get("server") or {}).get("run") or 0) > 0
+    if begun and condition(raw, "Admitted")[1] not in _WITHOUT_PODS:
+        return "holds"
+    refused = not begun and condition(raw, "Accepted")[0] == "False"
+    return "" if refused or (raw.get("spec") or {}).get("suspend") else "waits"
 
 
 def read_site(raw: Raw) -> Site:

@@ -64,7 +64,7 @@ class Settings:
     hub_url: where jobs' servers report; "" for nowhere. hub_name: the DNS name in the hub's own certificate.
     image_pull_secrets: of jobs' pods, in the pods' own namespaces. ca_bundle: for the code that makes a first model, in the
     namespaces of jobs. scrape_from: namespaces that may read the metrics of jobs' pods. dns: the name servers that jobs' pods may
-    ask, as peers of a NetworkPolicy.
+    ask, as peers of a NetworkPolicy. jobs_at_once: of one namespace, 0 without a bound.
     """
 
     namespace: str
@@ -80,6 +80,7 @@ class Settings:
     scrape_from: tuple[str, ...] = ()
     dns: tuple[Mapping[str, Any], ...] = (KUBE_DNS,)
     job_pods: JobPods = field(default_factory=JobPods)
+    jobs_at_once: int = 0
     workers: int = 8
     resync_seconds: float = 300.0
     lease_seconds: float = 10.0

@@ -23,6 +23,7 @@ from .observed import (
     BatchJob,
     Certificate,
     Child,
+    Entry,
     Observed,
     ObservedSite,
     Pod,
@@ -31,6 +32,7 @@ from .observed import (
     SiteJob,
     label,
     owner_uid,
+    read_entry,
     read_job,
     read_pod,
     read_site,
@@ -41,19 +43,15 @@ from .settings import HUB, SITE
 
 Place = tuple[str, str, str]  # kind, namespace, name
 File = tuple[str, str, str]  # UID of the FederatedJob, role, site; for SiteJobs the role is _ASSIGNED
-Record = BatchJob | Pod | Site | SiteJob | frozenset[str]  # of a FederatedJob: the names of its sites
+Record = BatchJob | Pod | Site | SiteJob | Entry
 
 _ASSIGNED = "assigned"
 _WHOLE = frozenset({names.FEDERATED_JOB.name, names.FEDERATED_SITE.name, names.SITE_JOB.name, names.SITE_POLICY.name})
 _STATUS = frozenset({names.JOB.name, names.POD.name})
 
 
-def _sites_of(raw: Raw) -> frozenset[str]:
-    return frozenset(site["name"] for site in (raw.get("spec") or {}).get("sites") or ())
-
-
 _READERS: dict[str, Callable[[Raw], Record]] = {
-    names.FEDERATED_JOB.name: _sites_of, names.FEDERATED_SITE.name: read_site, names.SITE_JOB.name: read_site_job,
+    names.FEDERATED_JOB.name: read_entry, names.FEDERATED_SITE.name: read_site, names.SITE_JOB.name: read_site_job,
     names.JOB.name: read_job, names.POD.name: read_pod,
 }  # fmt: skip
 CHILDREN = (
@@ -88,8 +86,9 @@ class _Seen:
 
 @dataclass
 class Store:
-    """Everything seen. `drifted`: children that changed though we did not write them."""
+    """Everything seen. jobs_at_once: of one namespace, 0 without a bound. `drifted`: children that others have changed."""
 
+    jobs_at_once: int = 0
     _objects: dict[Place, _Seen] = field(default_factory=dict)
     _of_kind: defaultdict[str, set[Place]] = field(default_factory=lambda: defaultdict(set))
     _files: defaultdict[File, set[Place]] = field(default_factory=lambda: defaultdict(set))
@@ -110,7 +109,9 @@ class Store:
         version = int(raw["metadata"].get("resourceVersion") or 0)
         if version <= self._version(place):
             return ()
-        return self._concerned(place, self._put(place, raw, version))
+        old = self._objects.get(place)
+        seen = self._put(place, raw, version)
+        return (*self._concerned(place, seen), *self._next_in_turn(place, old, seen))
 
     def wrote(self, kind: str, raw: Raw) -> tuple[Key, ...]:
         """The API server's answer to our own write: nothing has drifted. The watch's echo of it will be no news any more."""
@@ -128,7 +129,7 @@ class Store:
         if kind == names.POD.name and "status" in raw:
             seen.record = read_pod(raw)  # as it was at the last
         self._drop(place)
-        return self._concerned(place, seen)
+        return (*self._concerned(place, seen), *self._next_in_turn(place, seen, None))
 
     def listed(self, kind: str, raws: Iterable[Raw]) -> tuple[Key, ...]:
         """A page of a list of one kind; returns the passes that something new or changed concerns."""
@@ -148,7 +149,7 @@ class Store:
         for place in [p for p in self._of_kind[kind] - listed if self._objects[p].version <= version]:
             seen = self._objects[place]
             self._drop(place)
-            found += self._concerned(place, seen)
+            found += (*self._concerned(place, seen), *self._next_in_turn(place, seen, None))
         return tuple(found)
 
     def late(self, kind: str, raws: Iterable[Raw]) -> list[Raw]:
@@ -206,6 +207,7 @@ class Store:
             children=(*self._children([*server, *assigned], uid), *((stranger,) if stranger else ())),
             certificate=self.certificates.get((key.namespace, names.base(key.name, uid))),
             trouble=self.trouble.get(key, ""),
+            ahead=self._ahead(place) if self.jobs_at_once else 0,
         )
 
     def site_job(self, key: Key) -> ObservedSite | None:
@@ -244,8 +246,28 @@ class Store:
 
     def _wanted(self, job: Place) -> frozenset[str]:
         """Names of a FederatedJob's sites."""
-        names_of = self._objects[job].record
-        return names_of if isinstance(names_of, frozenset) else frozenset()
+        entry = self._objects[job].record
+        return entry.sites if isinstance(entry, Entry) else frozenset()
+
+    def _entries(self, namespace: str) -> list[tuple[Entry, Place]]:
+        """The FederatedJobs of a namespace, the oldest first."""
+        places = [place for place in self._of_kind[names.FEDERATED_JOB.name] if place[1] == namespace]
+        found = [(seen.record, place) for place in places if isinstance((seen := self._objects[place]).record, Entry)]
+        return sorted(found, key=lambda one: one[0].since)
+
+    def _ahead(self, job: Place) -> int:
+        """How many jobs of the namespace hold a place, or wait for one and are older than this."""
+        entries = [(entry, place) for entry, place in self._entries(job[1]) if entry.turn]
+        before = next((i for i, (_, place) in enumerate(entries) if place == job), len(entries))
+        waiting = sum(entry.turn == "waits" for entry, _ in entries[:before])
+        return waiting + sum(entry.turn == "holds" and place != job for entry, place in entries)
+
+    def _next_in_turn(self, job: Place, old: _Seen | None, new: _Seen | None) -> tuple[Key, ...]:
+        """The passes of those whose turn it may be, since a job of their namespace stands elsewhere than before."""
+        if not self.jobs_at_once or _turn_of(old) == _turn_of(new):
+            return ()
+        waiting = [place for entry, place in self._entries(job[1]) if entry.turn == "waits"]
+        return tuple(Key(HUB, *place[1:]) for place in waiting[: self.jobs_at_once])
 
     def _records(self, kind: type[R], places: Iterable[Place]) -> tuple[R, ...]:
         found = (self._objects[place].record for place in places)
@@ -347,6 +369,10 @@ class Store:
 def place_of(kind: str, raw: Raw) -> Place:
     """Where an object is, as the store files it."""
     return kind, raw["metadata"].get("namespace", ""), raw["metadata"]["name"]
+
+
+def _turn_of(job: _Seen | None) -> str:
+    return job.record.turn if job is not None and isinstance(job.record, Entry) else ""
 
 
 def _file(kind: str, raw: Raw) -> File | None:

@@ -92,6 +92,8 @@ def desired_state(seen: Observed, now: datetime, settings: Settings, trust: Trus
     )  # a job under way goes on, without the sites that it may no longer use
     if job.spec.suspend:
         return _suspend(case, suspended(memory, now), accepted)
+    if turn := _turn(case, memory):
+        return compose(Facts(seen, memory, accepted, now, job=job, admitted=turn))
     present = seen.run(memory.server.run)
     active = present is not None and not present.finished and not present.leaving
     return _run(case, resumed(memory, now, active=active), accepted)
@@ -116,6 +118,15 @@ def _objection(case: Case) -> State | None:
     if foreign := [child for child in case.seen.children if not child.owned]:
         return State(FALSE, "NameConflict", f"{foreign[0].kind} {foreign[0].name} belongs to another owner")
     return sites.admission(case.job.spec, case.job.metadata.namespace, case.seen.sites)
+
+
+def _turn(case: Case, memory: Memory) -> State | None:
+    """Why the job does not get pods yet; None for one that has begun, and was not paused since: it is never sent back."""
+    limit, begun = case.settings.jobs_at_once, memory.server.run > 0 and memory.suspended_since is None
+    if not limit or begun or case.seen.ahead < limit:
+        return None
+    which = "one job of a namespace runs" if limit == 1 else f"{limit} jobs of a namespace run"
+    return State(FALSE, "WaitingForTurn", f"{which} at a time (jobsAtOnce of the hub), and older ones come first")
 
 
 # ----------------------------------------------------------------------------------------------------- running

@@ -77,6 +77,7 @@ JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
         {
             "Admitted": Reason("The job may have pods."),
             "NotAccepted": Reason("The job is not accepted yet.", "See the condition Accepted."),
+            "WaitingForTurn": Reason("As many jobs of the namespace run as the hub lets run at a time; the oldest that waits is next.", "Wait; or suspend another, or raise jobsAtOnce of the hub's chart."),
             "Suspended": Reason("spec.suspend is true: no pods; the state stays.", "Set spec.suspend to false."),
             "Suspending": Reason("spec.suspend is true: the running round is finished first."),
             "Forbidden": Reason("The API server refuses what the job needs: a quota, an admission rule, or the operator's role.", "See the message, which is the API server's."),
