@@ -36,6 +36,7 @@ PROGRESS_MANAGER: Final = f"{GROUP}/progress"  # the part of status that a job's
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "fedjob"
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+METRICS_LABEL: Final = f"{GROUP}/metrics"  # of pods whose metrics may be read
 HASH_ANNOTATION: Final = f"{GROUP}/desired-hash"
 NOT_AFTER_ANNOTATION: Final = f"{GROUP}/not-after"  # of the certificate in a Secret, for people
 # On the authority's Secret: somebody asks for a rotation by a value that is not the last one; which one was begun last; and

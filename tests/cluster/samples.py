@@ -67,7 +67,7 @@ _POLICY: Raw = {
             "queueNames": ["gpus"],
             "tolerations": [{"key": "spot", "operator": "Exists"}],
         },
-        "exchange": {"maxRounds": 200},
+        "exchange": {"maxRounds": 200, "lastWords": "ExitCode"},
     },
     "pods": {
         "runtimeClassName": "gvisor",
@@ -75,6 +75,7 @@ _POLICY: Raw = {
         "labels": {"example.com/egress": "none"},
         "annotations": {"example.com/contact": "the ward's office"},
     },
+    "metrics": {"scrapeFrom": ["monitoring"]},
     "data": [{"name": "scans", "claim": "scans-2026", "subPath": "v3", "readOnly": True}],
     "caBundle": {"configMap": "company-authorities", "key": "roots.pem"},
     "rules": [

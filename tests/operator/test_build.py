@@ -89,7 +89,8 @@ def test_what_the_installation_puts_on_all_pods_is_there_and_takes_nothing_of_ou
 ) -> None:
     labels, notes = pod["metadata"]["labels"], pod["metadata"]["annotations"]
     assert (labels["team"], labels[names.ROLE_LABEL], labels[names.MANAGED_BY]) == ("a", role, names.MANAGER)
-    assert (notes["sidecar.istio.io/inject"], notes["prometheus.io/scrape"]) == ("false", "true")
+    scraped = {"server": "true", "client": "false"}[role]  # a client is, if its site says who may
+    assert (notes["sidecar.istio.io/inject"], notes["prometheus.io/scrape"]) == ("false", scraped)
     assert pod["spec"]["securityContext"] == {
         "supplementalGroups": [7],
         "runAsNonRoot": True,
@@ -355,11 +356,16 @@ def test_no_rule_lets_a_client_out_to_everywhere(of_nodes: int) -> None:
 
 def test_metrics_are_served_and_let_out_to_those_named_alone() -> None:
     watched = replace(SETTINGS, scrape_from=("monitoring",), image_pull_secrets=("pull",))
-    one, other = replace(of(), settings=watched), replace(at(), settings=watched)
+    one, other = replace(of(), settings=watched), replace(at(), settings=watched, scrape_from=("monitoring",))
     who = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     rule = {"from": [who], "ports": [{"protocol": "TCP", "port": names.METRICS_PORT}]}
     assert rule in server.network_policy(one)["spec"]["ingress"]
     assert client.network_policy(other)["spec"]["ingress"] == [rule]
+    closed = replace(other, scrape_from=())
+    assert client.network_policy(closed)["spec"]["ingress"] == []
+    untold = client.job(closed, 1).manifest["spec"]["template"]["metadata"]
+    assert untold["annotations"]["prometheus.io/scrape"] == "false"
+    assert names.METRICS_LABEL not in untold["labels"]
     configs = [
         ServerConfig.model_validate_json(server.config_map(one)["data"][names.CONFIG_FILE]),
         SiteConfig.model_validate_json(client.config_map(other)["data"][names.CONFIG_FILE]),
@@ -369,6 +375,7 @@ def test_metrics_are_served_and_let_out_to_those_named_alone() -> None:
         template = made.manifest["spec"]["template"]
         ports = template["spec"]["containers"][0]["ports"]
         assert template["metadata"]["annotations"]["prometheus.io/port"] == str(names.METRICS_PORT)
+        assert template["metadata"]["labels"][names.METRICS_LABEL] == "job"
         assert {"name": "metrics", "containerPort": names.METRICS_PORT, "protocol": "TCP"} in ports
         assert template["spec"]["imagePullSecrets"] == [{"name": "pull"}]
 

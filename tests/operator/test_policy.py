@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjob_operator.desired.policy import assignment_digest, authorities, judge
+from fedjob_operator.desired.policy import assignment_digest, authorities, judge, scrape_from, words_stay
 from fedjob_operator.quantity import number
 from fedjob_operator.settings import CaBundle
 
@@ -62,6 +62,14 @@ def test_authorities_are_those_that_the_policy_names() -> None:
     assert authorities(changed(POLICY, "spec.caBundle", {"configMap": "company"})) == CaBundle("company", "ca.crt")
     assert authorities(changed(POLICY, "spec.caBundle", {"configMap": "c", "key": "k"})) == CaBundle("c", "k")
     assert authorities(POLICY) is authorities(None) is None
+
+
+def test_only_the_site_says_who_reads_metrics_of_its_pods_and_whether_last_words_are_told() -> None:
+    assert scrape_from(POLICY) == scrape_from(None) == ()
+    assert scrape_from(changed(POLICY, "spec.metrics", {"scrapeFrom": ["monitoring"]})) == ("monitoring",)
+    assert not words_stay(POLICY)
+    assert words_stay(changed(POLICY, "spec.floor", {"exchange": {"lastWords": "ExitCode"}}))
+    assert not words_stay(changed(POLICY, "spec.floor", {"exchange": {"lastWords": "Full"}}))
 
 
 def test_no_policy_no_run() -> None:

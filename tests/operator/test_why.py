@@ -53,6 +53,30 @@ SETTINGS = Settings("fedjob-system", "fedjob-runtime:test", "test", hub_url="htt
 BAD_DATA = {"onExitCodes": {"values": [42]}}
 
 
+# -------------------------------------------------------------------------------------------------- last words
+
+
+@pytest.mark.parametrize("told", ["Full", "ExitCode"])
+def test_a_site_decides_whether_the_end_of_a_scripts_log_is_told(world: Any, told: str) -> None:
+    secret = "KeyError: patient 4711"
+    policy = world.objects[(names.SITE_POLICY.name, "team-a", "default")]["spec"]
+    floor = {"exchange": {"lastWords": told}}
+    world.put(names.SITE_POLICY, "team-a", "default", spec={**policy, "floor": floor})
+    key = world.submit(failurePolicy={"siteRestarts": 1})
+    up(world, key)
+    for _ in range(2):
+        world.end_pod(script(world, "a"), 3, secret)
+        world.settle()
+        world.now += timedelta(minutes=10)
+        world.settle()
+        world.start_pods()
+        world.settle()
+    assert site_of(world, key, "a")["reason"] == "RestartBudgetExhausted"
+    statuses = json.dumps([raw.get("status") for (kind, _, _), raw in world.objects.items() if kind != names.POD.name])
+    assert (secret in statuses) == (told == "Full")
+    assert "ended with exit code 3" in site_of(world, key, "a")["message"]
+
+
 # ------------------------------------------------------------------------------------------------------- rules
 
 

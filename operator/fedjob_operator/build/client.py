@@ -16,7 +16,21 @@ from ..quantity import number
 from ..settings import CaBundle, Settings
 from . import ca, code, network
 from .meta import Owner, child, labels
-from .pod import MALLOC, container, empty_folder, environment, metrics_port, mount, mounts, pod, template, volumes
+from .pod import (
+    MALLOC,
+    SCRAPED_NOTES,
+    SCRAPED_TAGS,
+    UNSCRAPED_NOTES,
+    container,
+    empty_folder,
+    environment,
+    metrics_port,
+    mount,
+    mounts,
+    pod,
+    template,
+    volumes,
+)
 
 _SHARED_MEMORY = "1Gi"  # /dev/shm, if the job limits no memory: PyTorch's data loaders pass batches through it
 
@@ -27,6 +41,7 @@ class At:
 
     data: the policy's entry for the data that the job names, None if it names none. authorities: what the policy has scripts
     trust, None to leave that to the image. pods: spec.pods of the policy.
+    scrape_from: namespaces that may read the metrics of the pods.
     """
 
     site_job: Raw
@@ -34,6 +49,7 @@ class At:
     data: Raw | None = None
     authorities: CaBundle | None = None
     pods: Raw = field(default_factory=dict)
+    scrape_from: tuple[str, ...] = ()
 
     @property
     def spec(self) -> Raw:
@@ -126,7 +142,7 @@ def network_policy(at: At) -> Manifest:
         at.owner,
         at.labels,
         at.selector,
-        ingress=[*([{"from": [fellows]}] if several else []), *network.scraping(at.settings)],
+        ingress=[*([{"from": [fellows]}] if several else []), *network.scraping(at.scrape_from)],
         egress=[
             *network.dns(at.settings),
             {"to": [server], "ports": [network.tcp(names.JOB_PORT)]},
@@ -139,6 +155,7 @@ def job(at: At, run: int) -> Create:
     """Run number `run` of the site's script, to be made only while no pod of another run is alive."""
     scheduling = at.spec.get("scheduling") or {}
     tags = {**at.labels, names.RUN_LABEL: str(run)}
+    marks, notes = (SCRAPED_TAGS, SCRAPED_NOTES) if at.scrape_from else ({}, UNSCRAPED_NOTES)
     name = names.client_job(at.name, run)
     spec: dict[str, Any] = {
         "backoffLimit": 0,
@@ -146,7 +163,7 @@ def job(at: At, run: int) -> Create:
         "parallelism": at.nodes,
         "completionMode": "Indexed" if at.nodes > 1 else "NonIndexed",
         "podReplacementPolicy": "Failed",
-        "template": template(tags, _pod(at, name), at.settings, at.pods),
+        "template": template({**tags, **marks}, _pod(at, name), at.settings, at.pods, notes),
     }
     if queue := scheduling.get("queueName"):
         tags = {**tags, names.QUEUE_LABEL: queue}

@@ -30,9 +30,9 @@ def policy(
     return child(names.NETWORK_POLICY, name, owner, tags, spec=spec)
 
 
-def scraping(settings: Settings) -> list[dict[str, Any]]:
-    """The ingress rule for those who may read metrics; none without any."""
-    peers = [namespace(name) for name in settings.scrape_from]
+def scraping(namespaces: Sequence[str]) -> list[dict[str, Any]]:
+    """The ingress rule for the namespaces that may read metrics; none without any."""
+    peers = [namespace(name) for name in namespaces]
     return [{"from": peers, "ports": [tcp(names.METRICS_PORT)]}] if peers else []
 
 

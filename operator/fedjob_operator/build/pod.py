@@ -49,18 +49,28 @@ def security(settings: Settings) -> dict[str, Any]:
     }
 
 
+SCRAPED_TAGS = {names.METRICS_LABEL: "job"}
+"""Labels of a pod whose metrics may be read: what a PodMonitor selects by."""
+SCRAPED_NOTES = {"prometheus.io/scrape": "true", "prometheus.io/port": str(names.METRICS_PORT)}
+"""Annotations of such a pod: what a Prometheus looks for that no monitor tells."""
+UNSCRAPED_NOTES = {"prometheus.io/scrape": "false"}
+
+
 def template(
-    tags: Mapping[str, str], spec: Mapping[str, Any], settings: Settings, site: Mapping[str, Any] | None = None
+    tags: Mapping[str, str],
+    spec: Mapping[str, Any],
+    settings: Settings,
+    site: Mapping[str, Any] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A Job's pod, with what a Prometheus looks for that no monitor tells.
+    """A Job's pod, with our labels and annotations.
 
     Labels and annotations of the installation come first, those of the site (`labels`, `annotations`) go over them, ours over both.
     """
     told, asked = site or {}, settings.job_pods
-    notes = {"prometheus.io/scrape": "true", "prometheus.io/port": str(names.METRICS_PORT)}
     metadata = {
         "labels": {**asked.labels, **(told.get("labels") or {}), **tags},
-        "annotations": {**asked.annotations, **(told.get("annotations") or {}), **notes},
+        "annotations": {**asked.annotations, **(told.get("annotations") or {}), **(notes or {})},
     }
     return {"metadata": metadata, "spec": dict(spec)}
 

@@ -19,7 +19,19 @@ from ..plan import Create, Issue, Manifest
 from ..settings import Settings
 from . import ca, code, network
 from .meta import Owner, child, labels
-from .pod import MALLOC, container, environment, metrics_port, mount, mounts, pod, template, volumes
+from .pod import (
+    MALLOC,
+    SCRAPED_NOTES,
+    SCRAPED_TAGS,
+    container,
+    environment,
+    metrics_port,
+    mount,
+    mounts,
+    pod,
+    template,
+    volumes,
+)
 
 _INITIAL = f"{names.STATE_FOLDER}/initial.safetensors"
 
@@ -142,7 +154,10 @@ def network_policy(of: Of) -> Manifest:
         of.owner,
         of.labels,
         _selector(of),
-        ingress=[{"from": [everywhere], "ports": [network.tcp(names.JOB_PORT)]}, *network.scraping(of.settings)],
+        ingress=[
+            {"from": [everywhere], "ports": [network.tcp(names.JOB_PORT)]},
+            *network.scraping(of.settings.scrape_from),
+        ],
         egress=[*network.dns(of.settings), {"to": [hub], "ports": [network.tcp(names.HUB_PORT)]}],
     )
 
@@ -155,7 +170,7 @@ def job(of: Of, run: int) -> Create:
         "completions": 1,
         "parallelism": 1,
         "podReplacementPolicy": "Failed",
-        "template": template(tags, _pod(of), of.settings),
+        "template": template({**tags, **SCRAPED_TAGS}, _pod(of), of.settings, notes=SCRAPED_NOTES),
     }
     name = names.server_job(of.job.metadata.name, of.uid, run)
     return Create(child(names.JOB, name, of.owner, tags, spec=spec), alone=_selector(of))

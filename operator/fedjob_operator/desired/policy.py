@@ -55,6 +55,17 @@ def pods(policy: Raw | None) -> Raw:
     return found
 
 
+def scrape_from(policy: Raw | None) -> tuple[str, ...]:
+    """Namespaces whose pods may read the metrics of the site's."""
+    return tuple((policy["spec"].get("metrics") or {}).get("scrapeFrom") or ()) if policy is not None else ()
+
+
+def words_stay(policy: Raw | None) -> bool:
+    """Whether what a script said last is told to nobody outside."""
+    floor: Raw = policy["spec"].get("floor") or {} if policy is not None else {}
+    return bool((floor.get("exchange") or {}).get("lastWords") == "ExitCode")
+
+
 def assignment_digest(site_job: Raw) -> str:
     """What an approval is for: the assignment without what changes while it runs. Another assignment needs another approval."""
     spec = {key: value for key, value in site_job["spec"].items() if key not in ("approval", "suspend", "restarts")}

@@ -26,7 +26,7 @@ from ..trust import Trust
 from . import certificate
 from .conditions import FALSE, TRUE, State, settle, transitions
 from .job import differing
-from .policy import authorities, judge, pods
+from .policy import authorities, judge, pods, scrape_from, words_stay
 from .runs import blocked, death, limit_text, living, pause_seconds
 
 _BAD_WHEN_TRUE = frozenset({"Finished"})
@@ -63,13 +63,14 @@ def desired_state(seen: ObservedSite, now: datetime, settings: Settings, trust: 
         return NOTHING
     spec, script = raw["spec"], _remember(raw)
     accepted, data = judge(seen.policy, raw, now)
-    at = build.At(raw, settings, data, authorities(seen.policy), pods(seen.policy))
+    policy = seen.policy
+    at = build.At(raw, settings, data, authorities(policy), pods(policy), scrape_from(policy))
     if accepted.status != TRUE or spec.get("suspend"):
         return _without_pods(seen, script, accepted, now)
     if condition(raw, "Finished")[0] == TRUE and script.attempt == spec["job"]["attempt"]:
         return NOTHING
     issue, renewal = _certificate(at, seen, now, trust)
-    found = step(script, seen, spec, now)
+    found = step(script, _speechless(seen) if words_stay(policy) else seen, spec, now)
     told = _told(seen, found, accepted, now)
     create = (_run_of(at, found.script.run, first=script.run == 0),) if found.start else ()
     soon = [s for s in (1.0 if issue else renewal, found.again) if s is not None]
@@ -81,6 +82,11 @@ def desired_state(seen: ObservedSite, now: datetime, settings: Settings, trust: 
         delete=tuple(_old_runs(seen, found.script, spec["job"]["attempt"])),
         again=min(soon, default=None),
     )
+
+
+def _speechless(seen: ObservedSite) -> ObservedSite:
+    """Without the last words of scripts: what the cluster says of their pods stays, and the exit codes."""
+    return replace(seen, pods=tuple(replace(p, words="") if p.exit_code is not None else p for p in seen.pods))
 
 
 def _run_of(at: build.At, number: int, *, first: bool) -> Create:

@@ -62,6 +62,11 @@ class ExchangeFloor(Part):
     max_rounds: int | None = Field(
         default=None, ge=1, le=100_000, description="Most rounds that a job may have. Default: no bound."
     )
+    last_words: Literal["Full", "ExitCode"] = Field(
+        default="Full",
+        description="What the status of SiteJob and job tell of a script that died. Full: also the end of its log, at most 1000 "
+        "characters. ExitCode: its exit code, and what the cluster says of the pod.",
+    )
 
 
 class Floor(Part):
@@ -94,6 +99,17 @@ class SitePods(Part):
     )
     annotations: dict[LabelKey, AnnotationValue] = Field(
         default_factory=dict, max_length=16, description="Annotations on the pods; fedjob's own stay as they are."
+    )
+
+
+class SiteMetrics(Part):
+    """Who may read the metrics of jobs' pods at the site."""
+
+    scrape_from: tuple[DnsLabel, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=64,
+        description="Namespaces whose pods may read the metrics of jobs' pods here: the one of your Prometheus. Default: nobody.",
     )
 
 
@@ -205,6 +221,9 @@ class PolicySpec(Part):
     pods: SitePods = Field(
         default_factory=SitePods,
         description="What the site adds to the pods of every job; what runs keeps what it was started with.",
+    )
+    metrics: SiteMetrics = Field(
+        default_factory=SiteMetrics, description="Who may read the metrics of jobs' pods at the site."
     )
     data: tuple[DataVolume, ...] = Field(
         default=(),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from cluster.helm import Helm, HelmError, one
+from fedjob_operator.names import METRICS_LABEL
 from fedjob_operator.settings import KUBE_DNS, CaBundle, Settings
 
 ROOT = Path(__file__).parents[3]
@@ -309,6 +310,11 @@ def test_network_policy_lets_in_reports_and_scrapers_only(helm: Helm) -> None:
     assert reports["from"] == [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"fedjob.dev/role": "server"}}}]
     assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}} in scrapes["from"]
     assert all("ports" in rule for rule in spec["egress"])
+
+
+def test_a_pod_monitor_selects_the_pods_of_jobs_whose_metrics_may_be_read(helm: Helm) -> None:
+    selector = one(helm.template("fedjob", *ALL_ON), "PodMonitor")["spec"]["selector"]
+    assert selector == {"matchLabels": {"app.kubernetes.io/managed-by": "fedjob", METRICS_LABEL: "job"}}
 
 
 def test_names_are_asked_of_the_clusters_name_servers_by_the_operator_and_by_jobs(helm: Helm) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 
 from cluster.helm import ROOT, Helm, HelmError, one
 from cluster.kube import Kube
+from cluster.samples import sample
 from fedjob.api import SitePolicy
 from fedjob_operator import names
 
@@ -108,6 +111,28 @@ def test_rights_for_a_limited_hub_are_those_of_the_role(helm: Helm, values: str)
     assert one(objects, "Role")["rules"] == everywhere["rules"]
     subject = {"kind": "ServiceAccount", "name": "fedjob-operator", "namespace": "fedjob-system"}
     assert one(objects, "RoleBinding")["subjects"] == [subject]
+
+
+def test_an_approver_decides_and_changes_no_policy(plane: Any, admin: Kube, installer: Helm, namespace: str) -> None:
+    who = "rbac.approvers[0].kind=User,rbac.approvers[0].name=jay,rbac.approvers[0].apiGroup=rbac.authorization.k8s.io"
+    installer.run("install", "site", CHART, "-n", namespace, "--set", f"site.name=a,{who}")
+    made = {**sample("SiteJob"), "metadata": {"name": "digits"}}
+    admin.create(names.SITE_JOB, namespace, "digits", spec=made["spec"])
+    patch = json.dumps({"spec": {"approval": {"decision": "Denied", "digest": "0123456789abcdef", "by": "jay"}}})
+    as_jay = ("-n", namespace, "--as", "jay")
+    plane.kubectl("patch", "sitejob", "digits", "--type", "merge", "-p", patch, *as_jay)
+    assert admin.get(names.SITE_JOB, namespace, "digits")["spec"]["approval"]["decision"] == "Denied"
+    assert (_may(plane, "list sitejobs", *as_jay), _may(plane, "get sitepolicies", *as_jay)) == ("yes", "yes")
+    for what in ("patch sitepolicies", "delete sitejobs", "get secrets"):
+        assert _may(plane, what, *as_jay) == "no", what
+
+
+def _may(plane: Any, what: str, *who: str) -> str:
+    """What kubectl says to the question; it says no with an exit code as well."""
+    try:
+        return str(plane.kubectl("auth", "can-i", *what.split(), *who).strip())
+    except subprocess.CalledProcessError as e:
+        return str(e.stdout.strip())
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def found(cluster: Cluster, images: Images) -> None:
     cluster.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TEAM, "labels": labels}},
         *(_resource("FederatedSite", SYSTEM, hospital, site) for hospital in HOSPITALS),
-        _resource("SitePolicy", TEAM, "default", {"rules": [rule]}),
+        _resource("SitePolicy", TEAM, "default", {"rules": [rule], "metrics": {"scrapeFrom": ["monitoring"]}}),
     )
 
 
