@@ -115,14 +115,16 @@ class Resync:
 
     async def _compare(self, kind: Kind) -> None:
         late: list[Raw] = []
+        self.store.departed.clear()
         gone = await self._walk(kind, JSON, lambda page: late.extend(self.store.late(kind.name, page)))
         if late:
             await asyncio.sleep(self.patience_seconds)
-        if missed := self.store.late(kind.name, late):
+        missed = self.store.late(kind.name, late)
+        if missed:
             log.error("the watch is dead", extra={"kind": kind.name, "missed": len(missed)})
             self.metrics.watch_missed.labels(kind.name).inc(len(missed))
             self.dead.add(kind.name)
-        self._add(*gone, *self.store.listed(kind.name, late))
+        self._add(*gone, *self.store.listed(kind.name, missed))
 
     def _add(self, *keys: Key) -> None:
         for key in keys:

@@ -99,6 +99,7 @@ class Store:
     _unborn: set[Place] = field(default_factory=set)  # Jobs that should have pods, and have none
     _mounting: set[Place] = field(default_factory=set)  # pods whose volumes are not there yet
     _refused: dict[str, str] = field(default_factory=dict)  # UID of one of these: why, in the words of its events
+    departed: set[str] = field(default_factory=set)  # UIDs seen gone, until whoever compares lists forgets them
     trouble: dict[Key, str] = field(default_factory=dict)  # why the API server refused the last pass, in its words
 
     # ------------------------------------------------------------------------------------------------ in
@@ -121,6 +122,7 @@ class Store:
     def gone(self, kind: str, raw: Raw) -> tuple[Key, ...]:
         """An object was deleted; returns the passes that this concerns."""
         place = place_of(kind, raw)
+        self.departed.add(raw["metadata"]["uid"])
         seen = self._objects.get(place)
         if seen is None:
             return keys(kind, raw)
@@ -153,8 +155,9 @@ class Store:
         return tuple(found)
 
     def late(self, kind: str, raws: Iterable[Raw]) -> list[Raw]:
-        """Those of a list that are newer than what was seen of them."""
-        return [raw for raw in raws if int(raw["metadata"]["resourceVersion"]) > self._version(place_of(kind, raw))]
+        """Those of a list that are newer than what was seen of them, and have not been seen to go since."""
+        here = [raw for raw in raws if raw["metadata"]["uid"] not in self.departed]
+        return [raw for raw in here if int(raw["metadata"]["resourceVersion"]) > self._version(place_of(kind, raw))]
 
     def stranger(self, key: Key, kind: str, raw: Raw) -> None:
         """An object that the key needs the name of belongs to somebody else."""

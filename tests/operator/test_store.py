@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fedjob_operator import names
+from fedjob_operator.metrics import Metrics
 from fedjob_operator.names import Kind
+from fedjob_operator.resync import Resync
 from fedjob_operator.routes import Key
-from fedjob_operator.settings import HUB
+from fedjob_operator.settings import HUB, Settings
 from fedjob_operator.store import Store, place_of
 
 
@@ -46,6 +49,42 @@ def test_a_stream_is_late_by_what_it_has_not_told_in_its_newest_version() -> Non
     store.see(names.POD.name, thing(names.POD, "a", 5))
     listed = [thing(names.POD, "a", 5), thing(names.POD, "a", 6), thing(names.POD, "b", 1)]
     assert store.late(names.POD.name, listed) == listed[1:]
+
+
+def test_a_stream_that_has_told_of_the_end_is_not_late_by_what_a_list_had_before() -> None:
+    store = Store()
+    listed = [thing(names.POD, "a", 7), thing(names.POD, "b", 8)]
+    store.see(names.POD.name, thing(names.POD, "a", 5))
+    late = store.late(names.POD.name, listed)
+    store.gone(names.POD.name, thing(names.POD, "a", 9))
+    store.gone(names.POD.name, thing(names.POD, "b", 10))
+    assert (len(late), store.late(names.POD.name, late)) == (2, [])
+
+
+def test_a_comparison_leaves_out_what_is_seen_to_go_while_it_is_patient() -> None:
+    """The watch tells of both in time; neither is missed, and what has gone does not come back."""
+
+    class Lists:
+        """The API server as it was when the list was made."""
+
+        async def pages(self, kind: Kind, *_: Any, **__: Any) -> Any:
+            yield [thing(kind, "gone", 7), thing(kind, "new", 8)], 9
+
+    async def story() -> tuple[set[str], dict[str, int]]:
+        store = Store()
+        settings = Settings("fedjob-system", "runtime:1", "test")
+        resync = Resync(Lists(), store, settings, Metrics(), lambda _: None, patience_seconds=0.05)  # type: ignore[arg-type]
+        comparing = asyncio.create_task(resync._compare(names.POD))
+        await asyncio.sleep(0)
+        store.see(names.POD.name, thing(names.POD, "new", 8))
+        store.see(names.POD.name, thing(names.POD, "gone", 7))
+        store.gone(names.POD.name, thing(names.POD, "gone", 10))
+        await comparing
+        return resync.dead, store.sizes()
+
+    dead, sizes = asyncio.run(story())
+    assert dead == set()
+    assert sizes[names.POD.name] == 1
 
 
 def test_a_child_has_drifted_when_somebody_wrote_it_and_not_when_a_status_changed() -> None:
