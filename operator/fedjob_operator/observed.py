@@ -24,6 +24,7 @@ _IMAGE_REASONS = frozenset(
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _WITHOUT_PODS = frozenset({"Suspended", "WaitingForTurn"})  # reasons of the condition Admitted
 _MAX_WORDS = 1000
+_UNKNOWN = ("Unknown", "", "")
 _COMBINED = "(combined from similar events): "
 _TIME_HAS_PASSED = "Unable to attach or mount volumes"
 _FORBIDDEN_POD = re.compile(r'^pods "[^"]*" is forbidden: ')  # a name that is another one at the next try
@@ -134,7 +135,10 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class SiteJob:
-    """A SiteJob, as its site tells: `accepted` and `running` are conditions (status, reason, message)."""
+    """A SiteJob, as its site tells: `accepted` and `running` are conditions (status, reason, message).
+
+    forgiven: restarts that the hub has forgiven it.
+    """
 
     site: str
     namespace: str
@@ -144,6 +148,7 @@ class SiteJob:
     running: tuple[str, str, str] = ("Unknown", "", "")
     finished: tuple[str, str, str] = ("Unknown", "", "")
     restarts: int = 0
+    forgiven: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,15 +389,21 @@ def read_site(raw: Raw) -> Site:
 
 
 def read_site_job(raw: Raw) -> SiteJob:
-    """A SiteJob, seen from the hub. What the site said of an older spec does not count."""
-    status = raw.get("status") or {}
+    """A SiteJob, seen from the hub. What the site judged of an older spec, or ran of an older attempt, does not count."""
+    status, spec = raw.get("status") or {}, raw.get("spec") or {}
+    this_spec = status.get("observedGeneration") == raw["metadata"].get("generation")
+    this_attempt = status.get("attempt") == (spec.get("job") or {}).get("attempt")
+    accepted, running, finished = (condition(raw, kind) for kind in ("Accepted", "Running", "Finished"))
     return SiteJob(
         site=label(raw, SITE_LABEL),
         namespace=raw["metadata"]["namespace"],
         name=raw["metadata"]["name"],
         uid=raw["metadata"]["uid"],
-        accepted=condition(raw, "Accepted"),
-        running=condition(raw, "Running"),
-        finished=condition(raw, "Finished"),
+        accepted=accepted
+        if this_spec or accepted[0] == "True"
+        else _UNKNOWN,  # a consent is taken back by a refusal alone
+        running=running if this_attempt or running[0] != "True" else _UNKNOWN,
+        finished=finished if this_attempt or finished[0] != "True" else _UNKNOWN,
         restarts=int(status.get("restarts") or 0),
+        forgiven=int((spec.get("restarts") or {}).get("forgiven") or 0),
     )

@@ -305,6 +305,66 @@ def test_a_refusal_of_a_required_site_ends_the_job(world: Any) -> None:
     assert world.condition(key, "Failed") == ("True", "RequiredSiteFailed")
 
 
+def test_what_a_site_said_of_an_older_spec_ends_no_job(world: Any) -> None:
+    """Paused, given an image that the site refuses, given another one, resumed: the site has not judged that one yet."""
+    key = world.submit(sites=[{"name": "a", "required": True}, {"name": "b"}])
+    up(world, key)
+    world.edit(key, suspend=True)
+    world.now += timedelta(days=1)
+    world.settle()
+    assigned = (raw for raw in world.objects.values() if raw["kind"] == names.SITE_JOB.name)
+    mine = next(raw for raw in assigned if raw["spec"]["site"] == "a")
+    place = (names.SITE_JOB.name, key.namespace, mine["metadata"]["name"])
+    refused = {"type": "Accepted", "status": "False", "reason": "Refused", "message": "no rule"}
+    status = world.objects[place]["status"]
+    others = [c for c in status["conditions"] if c["type"] != "Accepted"]
+    world.put(names.SITE_JOB, place[1], place[2], status={**status, "conditions": [refused, *others]})
+    world.edit(key, suspend=False, trainer={"files": {"train.py": "pass"}})
+    for _ in range(3):
+        world.one_pass(key)
+    assert world.condition(key, "Failed")[0] == "False"
+    world.settle()
+    assert world.condition(key, "Degraded")[0] == "False"
+
+
+def test_a_spec_that_no_longer_reads_takes_nothing_from_a_running_job(world: Any) -> None:
+    key = world.submit(failurePolicy={"refillOnRounds": 1})
+    up(world, key)
+    world.end_pod(next(p for p in world.pods(CLIENT) if p["metadata"]["labels"][names.SITE_LABEL] == "a"), 70)
+    world.now += timedelta(seconds=5)
+    world.settle()
+    world.start_pods()
+    world.report(key, completed=2)
+    world.settle()
+    before = world.status(key)
+    assert next(s for s in before["sites"] if s["name"] == "a")["forgiven"] == 1
+    world.edit(key, startDeadlineSeconds=-1)
+    world.settle()
+    told = world.status(key)
+    assert world.condition(key, "Accepted") == ("False", "Invalid")
+    assert (told["sites"], told["siteSummary"]) == (before["sites"], before["siteSummary"])
+    assert told["server"] == before["server"]
+    kept = ("ServerReady", "QuorumReached", "Progressing", "Degraded")
+    assert {kind: world.condition(key, kind) for kind in kept} == {
+        c["type"]: (c["status"], c["reason"]) for c in before["conditions"] if c["type"] in kept
+    }
+
+
+def test_what_was_forgiven_stays_so_though_the_status_has_lost_it(world: Any) -> None:
+    key = world.submit(failurePolicy={"refillOnRounds": 1})
+    up(world, key)
+    world.end_pod(next(p for p in world.pods(CLIENT) if p["metadata"]["labels"][names.SITE_LABEL] == "a"), 70)
+    world.now += timedelta(seconds=5)
+    world.settle()
+    world.report(key, completed=2)
+    world.settle()
+    status = world.status(key)
+    bare = [{k: v for k, v in site.items() if k != "forgiven"} for site in status["sites"]]
+    world.put(names.FEDERATED_JOB, key.namespace, key.name, status={**status, "sites": bare})
+    world.settle()
+    assert next(s for s in world.status(key)["sites"] if s["name"] == "a")["forgiven"] == 1
+
+
 def test_a_site_that_fails_for_good_degrades_the_job(world: Any) -> None:
     key = world.submit(failurePolicy={"siteRestarts": 0})
     up(world, key)

@@ -140,7 +140,9 @@ def _run(case: Case, memory: Memory, accepted: State) -> Plan:
     server = step(memory.server, case.seen, case.job.spec, case.completed_rounds, case.now)
     first = memory.server.run == 0
     memory = replace(memory, server=server.server, released=memory.released or server.ready.status == TRUE)
-    views = sites.views(case.job.spec, case.seen, case.completed_rounds)
+    views, of = sites.views(case.job.spec, case.seen, case.completed_rounds), case.of(memory.attempt)
+    assigned = _assignments(case, of, views, suspend=not memory.released)
+    views = sites.unjudged(views, {m["spec"]["site"] for m in differing(assigned, case.seen.children)})
     verdict = server.verdict or _hopeless(case, views) or _late(case, memory, server.ready)
     if verdict is not None:
         return _finish(case, ended(memory, verdict, case.now))
@@ -151,8 +153,7 @@ def _run(case: Case, memory: Memory, accepted: State) -> Plan:
         job=case.job, certified=certified, server=server.ready, views=views,
         stalled=_silence(case, memory, server.ready) or _stalled(case, silent),
     )  # fmt: skip
-    of = case.of(memory.attempt)
-    wanted = [*build.surroundings(of), *_assignments(case, of, views, suspend=not memory.released)]
+    wanted = [*build.surroundings(of), *assigned]
     create = (_run_of(of, memory.server.run, first=first),) if server.start else ()
     again = _soonest(1.0 if issue else _renewal(case), server.again, *_deadlines(case, memory),
                      -silent if silent is not None and silent < 0 else None,

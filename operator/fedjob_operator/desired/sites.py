@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fedjob.api import JobSpec
 
@@ -63,13 +63,26 @@ def views(spec: JobSpec, seen: Observed, completed_rounds: int) -> tuple[SiteVie
     )
 
 
+def unjudged(views: Sequence[SiteView], changing: Container[str]) -> tuple[SiteView, ...]:
+    """The same, without refusals of sites whose assignment is about to change: they have not judged the new one.
+
+    changing: names of these sites.
+    """
+    return tuple(
+        replace(view, state="Assigned", reason="", message="", out=False)
+        if view.state == "Refused" and view.name in changing
+        else view
+        for view in views
+    )
+
+
 def _view(
     name: str, required: bool, site_job: SiteJob | None, before: Raw, spec: JobSpec, completed_rounds: int
 ) -> SiteView:
     if site_job is None:
         return SiteView(name, required, "Assigning")
     state, reason, message, out = _standing(site_job)
-    forgiven, at_round = _refill(site_job.restarts, before, spec.failure_policy.refill_on_rounds, completed_rounds)
+    forgiven, at_round = _refill(site_job, before, spec.failure_policy.refill_on_rounds, completed_rounds)
     connected = site_job.running[0] == TRUE and before.get("training") in _CONNECTED
     return SiteView(name, required, state, reason, message, site_job.restarts, forgiven, at_round, out, connected)
 
@@ -88,9 +101,11 @@ def _standing(site_job: SiteJob) -> tuple[str, str, str, bool]:
     return ("Running" if running[0] == TRUE else "Starting"), running[1], running[2], False
 
 
-def _refill(restarts: int, before: Raw, refill_on_rounds: int, completed_rounds: int) -> tuple[int, int]:
-    """Restarts are forgiven once the job has moved on since the last one."""
-    forgiven, at_round = int(before.get("forgiven") or 0), int(before.get("restartRound") or 0)
+def _refill(site_job: SiteJob, before: Raw, refill_on_rounds: int, completed_rounds: int) -> tuple[int, int]:
+    """Restarts are forgiven once the job has moved on since the last one; what was forgiven stays so."""
+    restarts = site_job.restarts
+    forgiven = max(int(before.get("forgiven") or 0), site_job.forgiven)
+    at_round = int(before.get("restartRound") or 0)
     if restarts > int(before.get("restarts") or 0):
         return forgiven, completed_rounds
     if restarts > forgiven and completed_rounds - at_round >= refill_on_rounds:

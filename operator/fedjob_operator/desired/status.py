@@ -22,6 +22,8 @@ _QUIET = frozenset({
     "NotFinished", "NotStarted", "NotAccepted", "AllSites", "Finished", "Waiting", "WaitingForSites", "Issuing", "Issued",
     "Pending", "Admitted", "Training", "Failed",
 })  # fmt: skip
+_NOT_STARTED = State(FALSE, "NotStarted")
+_ALL_SITES = State(FALSE, "AllSites")
 _HINDRANCES = frozenset({"DiskFull"})  # what a server that runs may say of itself, and no round ends while it lasts
 _SITE_KEYS = ("state", "reason", "message", "restarts", "forgiven", "restartRound")
 _KEYS = (
@@ -78,13 +80,30 @@ def _conditions(facts: Facts) -> dict[str, State]:
         "Accepted": facts.accepted,
         "CertificatesReady": facts.certified or _kept_from(facts, "CertificatesReady", State(UNKNOWN, "Issuing")),
         "Admitted": facts.admitted or _admitted(facts),
-        "ServerReady": facts.server or State(FALSE, "NotStarted"),
-        "QuorumReached": _quorum(facts),
-        "Progressing": _progressing(facts),
-        "Degraded": sites.degraded(facts.views) if facts.views else State(FALSE, "AllSites"),
+        **(_of_the_pods(facts) if facts.job is not None else _as_before(facts)),
         "Complete": State(FALSE, "NotFinished"),
         "Failed": State(FALSE, "NotFinished", f"restarted: {memory.server.last}" if memory.server.last else ""),
     }
+
+
+def _of_the_pods(facts: Facts) -> dict[str, State]:
+    return {
+        "ServerReady": facts.server or _NOT_STARTED,
+        "QuorumReached": _quorum(facts),
+        "Progressing": _progressing(facts),
+        "Degraded": sites.degraded(facts.views) if facts.views else _ALL_SITES,
+    }
+
+
+def _as_before(facts: Facts) -> dict[str, State]:
+    """Of a spec that cannot be read: its pods run on, or there are none."""
+    defaults = {
+        "ServerReady": _NOT_STARTED,
+        "QuorumReached": State(FALSE, "WaitingForSites"),
+        "Progressing": State(FALSE, "Waiting"),
+        "Degraded": _ALL_SITES,
+    }
+    return {kind: _kept_from(facts, kind, default) for kind, default in defaults.items()}
 
 
 def _admitted(facts: Facts) -> State:
@@ -136,8 +155,8 @@ def _numbers(facts: Facts) -> dict[str, Any]:
         "suspendedTime": _time(memory.suspended_since),
         "suspendedSeconds": int(memory.suspended_seconds),
         "server": _server(facts),
-        "sites": [_site(view) for view in facts.views] or None,
-        "siteSummary": _summary(facts.views),
+        "sites": ([_site(view) for view in facts.views] if facts.job is not None else _sites_before(facts)) or None,
+        "siteSummary": _summary(facts.views) if facts.job is not None else _before(facts).get("siteSummary"),
         "certificates": _certificates(facts),
     }
 
@@ -163,10 +182,10 @@ def _state(facts: Facts) -> str:
 
 def _server(facts: Facts) -> dict[str, Any]:
     memory, server, ready = facts.memory, facts.memory.server, facts.server
-    metadata = facts.seen.job["metadata"]
+    metadata, told = facts.seen.job["metadata"], _before(facts).get("server") or {}
     return {
         "run": server.run,
-        "ready": ready is not None and ready.status == TRUE,
+        "ready": ready.status == TRUE if ready is not None else facts.job is None and bool(told.get("ready")),
         "released": memory.released,
         "restarts": server.restarts,
         "counted": server.budget.used,
@@ -176,6 +195,17 @@ def _server(facts: Facts) -> dict[str, Any]:
         f":{names.JOB_PORT}",
         "lastTermination": server.last,
     }
+
+
+def _before(facts: Facts) -> Raw:
+    found: Raw = facts.seen.job.get("status") or {}
+    return found
+
+
+def _sites_before(facts: Facts) -> list[dict[str, Any]]:
+    """The hub's part of each entry, as it was: what is left out of an apply would be taken away."""
+    entries = _before(facts).get("sites") or ()
+    return [{key: entry[key] for key in ("name", *_SITE_KEYS) if key in entry} for entry in entries if "state" in entry]
 
 
 def _site(view: SiteView) -> dict[str, Any]:
