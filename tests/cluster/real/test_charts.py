@@ -21,7 +21,7 @@ from cluster.real.images import Images
 from cluster.real.installation import SYSTEM
 from fedjob_operator import names
 
-ROUNDS = 20
+ROUNDS, ROUND_SECONDS = 30, 2.0
 WATCHED_ROUNDS = 60  # the job is there as long as Prometheus needs to find it, also on an idle machine
 SECONDS = ("--wait", "--timeout", "180s")
 
@@ -42,19 +42,21 @@ def _operators(cluster: Cluster) -> set[str]:
 
 
 @pytest.mark.measure("C4")
-def test_an_upgrade_in_the_middle_of_a_job_restarts_none_of_its_pods(
+def test_an_upgrade_and_a_rollback_in_the_middle_of_a_job_restart_none_of_its_pods(
     cluster: Cluster, hub: Helm, measured: Any
 ) -> None:
-    job = federation.submit(cluster, federation.example("mnist-upgraded", ROUNDS))
+    job = federation.submit(cluster, federation.steady("upgraded", ROUNDS, ROUND_SECONDS))
     job.round_reached(2)
     pods, operators = _pods(job), _operators(cluster)
     assert len(pods) == 1 + len(HOSPITALS)
     chart = str(ROOT / "charts" / "fedjob")
     options = ("--reset-then-reuse-values", "--set", "podAnnotations.upgraded=yes", *SECONDS)
     hub.run("upgrade", "fedjob", chart, "--namespace", SYSTEM, *options)
-    at = job.completed_rounds
-    assert at < ROUNDS, "the job was over before the upgrade"
     until("the old operator to go", lambda: not operators & _operators(cluster))
+    upgraded, at = _operators(cluster), job.completed_rounds
+    hub.run("rollback", "fedjob", "--namespace", SYSTEM, *SECONDS)
+    assert job.completed_rounds < ROUNDS, "the job was over before the rollback"
+    until("the upgraded operator to go", lambda: not upgraded & _operators(cluster))
     job.complete()
     after = _pods(job)
     started = len(set(after) - set(pods)) + sum(after.values())

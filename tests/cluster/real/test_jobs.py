@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from safetensors.numpy import load_file
 
-from cluster.helm import Helm
-from cluster.real import federation, installation
+from cluster.helm import ROOT, Helm
+from cluster.real import busybox, federation, installation
 from cluster.real.cluster import Cluster
+from cluster.real.federation import TEAM
+from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER
 
 ROUNDS = 10
@@ -53,6 +58,56 @@ def test_servers_scripts_and_the_operator_are_killed_and_the_model_has_the_same_
     job.complete()
     assert job.model() == expected
     assert job.history() == list(range(STEADY_ROUNDS))
+
+
+DATA = """
+import os
+from pathlib import Path
+import numpy as np
+import fedjob
+
+folder = Path(os.environ["FEDJOB_DATA"])
+assert os.listdir(folder) == ["value"], os.listdir(folder)
+value = np.float32((folder / "value").read_text())
+try:
+    (folder / "more").touch()
+    raise SystemExit("the data of the site can be written")
+except OSError as e:
+    print(e, flush=True)
+fedjob.init({"w": np.zeros(2, np.float32)})
+while fedjob.is_running():
+    fedjob.send(fedjob.FLModel(params={"w": fedjob.receive().params["w"] + value}))
+"""
+
+
+def test_a_script_reads_the_part_of_the_sites_claim_that_its_policy_names_and_cannot_write_there(
+    team: Cluster, hub: Helm, namespace: str, pod: Callable[..., Any], output: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The claim is one of the site's chart; beside the part that is named lies another, which the script does not see."""
+    values = {
+        "site": {"name": "archive"},
+        "hub": {"register": True, "allowedNamespaces": [TEAM]},
+        "policy": {"rules": [{"name": "all", "images": [{"repository": "*"}], "inlineCode": "Allow", "approval": "Automatic"}]},
+        "data": [{"name": "values", "claim": "archive-2026", "subPath": "v1/open"}],
+        "claims": [{"name": "archive-2026", "size": "1Mi"}],
+    }  # fmt: skip
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(values))
+    chart = str(ROOT / "charts" / "fedjob-site")
+    hub.run("install", "archive", chart, "--namespace", namespace, "--values", str(tmp_path / "site.yaml"))
+    write = "mkdir -p /claim/v1/open && echo 7 > /claim/v1/open/value && echo 8 > /claim/v1/closed"
+    pod("writer", busybox.NAME, "sh", "-c", write, volumes={"/claim": "archive-2026"})
+    output("writer")
+    spec = {
+        "workflow": {"rounds": 2},
+        "trainer": {"files": {"train.py": DATA}},
+        "sites": [{"name": "archive", "data": "values"}],
+    }
+    metadata = {"name": "reads-data"}
+    job = federation.submit(
+        team, {"apiVersion": names.API_VERSION, "kind": "FederatedJob", "metadata": metadata, "spec": spec}
+    )
+    job.complete()
+    assert load_file(job.run / "model.safetensors")["w"].tolist() == [14.0, 14.0]
 
 
 def _kill_the_operator(team: Cluster) -> None:
