@@ -17,9 +17,8 @@ class Site:
 
     name: str
     push: Push | None = None  # sends to the open life line; None: no live process
-    moving: bool = (
-        False  # it has a renewed certificate: its next life line is the same process's, and nothing else changes
-    )
+    # It has a renewed certificate: its next life line is the same process's, and nothing else changes.
+    moving: bool = False
     moved_in: SiteState | None = None  # what it was doing when it was lost, or moved
     gone_since: float = 0.0
     ever_attended: bool = False
