@@ -16,7 +16,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -227,11 +227,6 @@ def run(
             world.trained,
             dict(world.out),
         )
-
-
-def killed_before(faults: Faults, *calls: int) -> Faults:
-    """The same faults, and the server killed before these calls."""
-    return replace(faults, kill_before=faults.kill_before | set(calls))
 
 
 def _state(folder: Path, module: Any) -> Any:

@@ -38,7 +38,7 @@ def test_ten_lines_are_enough_and_every_other_field_has_its_default() -> None:
     job = loads(TEN_LINES)
     assert job.metadata.namespace == "default"
     assert (job.spec.workflow.type, job.spec.workflow.rounds, job.spec.workflow.close) == ("FedAvg", 10, "Deadline")
-    assert (job.spec.effective_quorum, job.spec.clients_asked, job.spec.required_sites) == (1, 2, ())
+    assert (job.spec.effective_quorum, job.spec.required_sites) == (1, ())
     assert job.spec.trainer.command == ("python", "train.py")
     assert [site.name for site in job.spec.sites] == ["hospital-a", "hospital-b"]
     assert job.spec.server.storage.size == "20Gi"

@@ -443,11 +443,6 @@ class JobSpec(Part):
         """Fewest results that complete a round: the quorum given, or the number of required sites, at least 1."""
         return self.workflow.quorum or max(1, len(self.required_sites))
 
-    @property
-    def clients_asked(self) -> int:
-        """Number of sites that each round asks."""
-        return self.workflow.clients_per_round or len(self.sites)
-
     def _broken_rules(self) -> Iterator[Broken]:
         yield from repeated([site.name for site in self.sites], ("sites",), "site")
         for rule in broken_round_rules(self.workflow, len(self.sites), len(self.required_sites)):
