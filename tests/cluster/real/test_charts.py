@@ -17,12 +17,13 @@ from cluster.prometheus import listed, prometheus
 from cluster.real import federation, installation
 from cluster.real.cluster import Cluster
 from cluster.real.federation import HOSPITALS, Submitted
+from cluster.real.held import held, release
 from cluster.real.images import Images
 from cluster.real.installation import SYSTEM
 from fedjob_operator import names
 
-ROUNDS, ROUND_SECONDS = 30, 2.0
-WATCHED_ROUNDS = 60  # the job is there as long as Prometheus needs to find it, also on an idle machine
+ROUNDS = 6
+HELD_AT = 3
 SECONDS = ("--wait", "--timeout", "180s")
 
 
@@ -45,22 +46,22 @@ def _operators(cluster: Cluster) -> set[str]:
 def test_an_upgrade_and_a_rollback_in_the_middle_of_a_job_restart_none_of_its_pods(
     cluster: Cluster, hub: Helm, measured: Any
 ) -> None:
-    job = federation.submit(cluster, federation.steady("upgraded", ROUNDS, ROUND_SECONDS))
-    job.round_reached(2)
+    job = federation.submit(cluster, held("upgraded", ROUNDS, HELD_AT))
+    job.round_reached(HELD_AT)
     pods, operators = _pods(job), _operators(cluster)
     assert len(pods) == 1 + len(HOSPITALS)
     chart = str(ROOT / "charts" / "fedjob")
     options = ("--reset-then-reuse-values", "--set", "podAnnotations.upgraded=yes", *SECONDS)
     hub.run("upgrade", "fedjob", chart, "--namespace", SYSTEM, *options)
     until("the old operator to go", lambda: not operators & _operators(cluster))
-    upgraded, at = _operators(cluster), job.completed_rounds
+    upgraded = _operators(cluster)
     hub.run("rollback", "fedjob", "--namespace", SYSTEM, *SECONDS)
-    assert job.completed_rounds < ROUNDS, "the job was over before the rollback"
     until("the upgraded operator to go", lambda: not upgraded & _operators(cluster))
+    release(job)
     job.complete()
     after = _pods(job)
     started = len(set(after) - set(pods)) + sum(after.values())
-    measured(started, "pods of the job started again", "0", started == 0, round_after_upgrade=at, rounds=ROUNDS)
+    measured(started, "pods of the job started again", "0", started == 0, upgraded_in_round=HELD_AT, rounds=ROUNDS)
     assert after == pods
     assert job.raw["status"]["server"]["restarts"] == 0
 
@@ -83,30 +84,28 @@ def _discover(cluster: Cluster, path: Path) -> dict[str, Any]:
 def test_a_prometheus_in_the_cluster_finds_and_reads_operator_server_and_clients(
     cluster: Cluster, hub: Helm, tmp_path: Path
 ) -> None:
-    job = federation.submit(cluster, federation.example("mnist-watched", WATCHED_ROUNDS))
-    job.round_reached(1)
+    job = federation.submit(cluster, held("watched", ROUNDS, HELD_AT))
+    job.round_reached(HELD_AT)
     layout = cluster.layout
     with prometheus(
         tmp_path, _discover(cluster, tmp_path / "targets.json"), enter=layout.control.enter, host=layout.inside
     ) as watching:
-        mine = '{federated_job="mnist-watched"}'
+        mine = '{federated_job="watched"}'
         wanted = {("operator",): 2, (names.CLIENT,): len(HOSPITALS), (names.SERVER,): 1}
         until("every pod to be read", lambda: watching.query("sum by (role) (up)") == wanted)
-        job.round_reached(3)
-        until("three rounds", lambda: watching.query(f"sum(fedjob_server_completed_rounds{mine} >= 3)"))
-        until("the same from the operator", lambda: watching.query(f"sum(fedjob_job_round{mine} >= 3)"))
+        until("three rounds", lambda: watching.query(f"sum(fedjob_server_completed_rounds{mine} == {HELD_AT})"))
+        until("the same from the operator", lambda: watching.query(f"sum(fedjob_job_round{mine} == {HELD_AT})"))
         assert watching.query("sum(fedjob_operator_leader)") == {(): 1}
         assert watching.query(f"sum(fedjob_client_connected{mine})") == {(): len(HOSPITALS)}
         assert watching.query(f"sum(fedjob_server_site_connected{mine})") == {(): len(HOSPITALS)}
-        sent = watching.query(
-            'sum by (site) (fedjob_server_bytes_total{direction="up", federated_job="mnist-watched"})'
-        )
+        sent = watching.query('sum by (site) (fedjob_server_bytes_total{direction="up", federated_job="watched"})')
         assert {site for (site,) in sent} == set(HOSPITALS)
         assert min(sent.values()) > 0
         assert watching.query(f"count(fedjob_server_metric{mine})")
         [left] = watching.query(f"min(fedjob_server_certificate_not_after_timestamp_seconds{mine}) - time()").values()
         assert left > 6 * 86400
         assert watching.firing(federation.TEAM) == watching.firing(SYSTEM) == {}
+    release(job)
     job.complete()
 
 
@@ -144,11 +143,12 @@ def test_what_the_install_page_says_leads_to_a_model(cluster: Cluster, hub: Helm
 def test_a_job_goes_on_without_the_operator_and_the_next_one_finds_how_it_ended(
     cluster: Cluster, hub: Helm, images: Images
 ) -> None:
-    job = federation.submit(cluster, federation.example("mnist-alone", 6))
-    job.round_reached(1)
+    job = federation.submit(cluster, held("alone", ROUNDS, HELD_AT))
+    job.round_reached(HELD_AT)
     pods = _pods(job)
     hub.run("uninstall", "fedjob", "--namespace", SYSTEM, *SECONDS)
     until("the operator to go", lambda: not _operators(cluster))
+    release(job)
 
     def phases() -> set[str]:
         found = job.kube.list(names.POD, federation.TEAM, f"{names.JOB_LABEL}={job.name}")

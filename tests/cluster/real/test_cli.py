@@ -15,18 +15,21 @@ from cluster.helm import Helm
 from cluster.kube import Kube, until
 from cluster.real.cluster import Cluster
 from cluster.real.federation import HOSPITALS, JOB_SECONDS, TEAM, Submitted
+from cluster.real.held import HOLD, release
 from fedjob_operator import names
 
-ROUNDS = 200
+ROUNDS = 20
 SCRIPT = f"""
 import numpy as np
 import fedjob
-
+{HOLD}
 with fedjob.init({{"w": np.zeros(300_000, np.float32)}}):
     print("begins at", fedjob.get_site_name(), flush=True)
     while fedjob.is_running():
         model = fedjob.receive()
         params = {{"w": model.params["w"] + np.float32(1)}}
+        if model.current_round == {ROUNDS - 1} and fedjob.get_site_name() == "{HOSPITALS[0]}":
+            hold()
         score = float(params["w"][0]) / {ROUNDS}
         fedjob.send(fedjob.FLModel(params=params, metrics={{"score": score}}, meta={{"num_examples": 1}}))
 print("ends", flush=True)
@@ -76,11 +79,12 @@ def readers(kube: Kube) -> list[Any]:
 def test_a_job_is_sent_followed_and_brought_home(command: Command, cluster: Cluster, tmp_path: Path) -> None:
     assert "code   train.py" in command.run("submit", "job.yaml")
     job = Submitted(cluster, "by-hand")
-    job.round_reached(1)
+    job.round_reached(ROUNDS - 1)
     with command.start("logs", "by-hand", "-f") as following:
         assert command.run("report", "by-hand") == "by-hand.html\n"
         assert "score" in (tmp_path / "by-hand.html").read_text()
         assert readers(cluster.admin) == [], "while the server lives, it is read there"
+        release(job)
         assert command.run("status", "by-hand", "--wait", "--timeout", "5m") == ""
         followed, said = following.communicate(timeout=60)
     assert following.returncode == 0, said
