@@ -22,6 +22,7 @@ ALL_ON = (
     "--set=metrics.scrapeFrom={monitoring}",
     "--set=imagePullSecrets={pull}",
     "--set=caBundle.configMap=company-authorities",
+    "--set=jobsAtOnce=4",
     "--set=nodeSelector.kubernetes\\.io/os=linux",
 )
 
@@ -269,6 +270,7 @@ def test_what_the_operator_is_told_is_what_it_understands(helm: Helm) -> None:
     assert settings.runtime_image == "registry.example/x/fedjob-runtime:v7"
     assert settings.namespaces == ("a",)
     assert settings.image_pull_secrets == ("pull",)
+    assert settings.jobs_at_once == 4
     assert settings.ca_bundle == CaBundle("company-authorities", "ca.crt")
     assert settings.scrape_from == ("monitoring",)
     hub = one(found, "Service", "-hub")
