@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def test_the_example_is_let_in_by_that_policy_and_its_sites_are_made() -> None:
     job = load(ROOT / "examples" / "mnist" / "cluster.yaml")
     [rule] = yaml.safe_load(pasted("install.md", "cat > site.yaml"))["policy"]["rules"]
     repository = str(job.spec.trainer.image).removesuffix(f":{__version__}")
-    assert any(fnmatchcase(repository, image["repository"]) for image in rule["images"])
+    assert repository in [image["repository"].replace("$REGISTRY", "localhost") for image in rule["images"]]
     [made] = re.findall(r"^for site in (.*); do$", "".join(blocks("install.md")), re.M)
     assert made.split() == [site.name for site in job.spec.sites]
 

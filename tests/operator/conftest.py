@@ -53,7 +53,7 @@ class World:
         """A SitePolicy that lets anything run."""
         rule = {
             "name": "all",
-            "images": [{"repository": "*"}],
+            "images": [{"repository": "fedjob-runtime"}],
             "inlineCode": "Allow",
             "approval": "Automatic",
             "env": [],

@@ -82,7 +82,7 @@ def test_no_policy_no_run() -> None:
         pytest.param("spec.rules.0.images", [{"repository": "other/*"}], "image", id="an image of another repository"),
         pytest.param(
             "spec.rules.0.images",
-            [{"repository": "*", "digests": ["sha256:1"]}],
+            [{"repository": "reg.example:5000/team/*", "digests": ["sha256:1"]}],
             "image",
             id="a tag where a digest is asked",
         ),
@@ -141,6 +141,30 @@ def test_a_command_is_code(rule: dict[str, Any], command: list[str], *, fits: bo
     state, data = judge({"spec": {**POLICY["spec"], "rules": [rule]}}, {"spec": of_the_image(command)}, NOW)
     assert (state.reason, data is not None) == (("Accepted", True) if fits else ("Refused", False))
     assert fits or f"trainer.command {json.dumps(command)} is not among commands" in state.message
+
+
+@pytest.mark.parametrize(
+    ("repository", "image", "fits"),
+    [
+        ("reg.example/team/digits", "reg.example/team/digits:1", True),
+        ("reg.example/team/digits", "reg.example/team/digits", True),
+        ("reg.example/team/digits", f"reg.example/team/digits:1@sha256:{'0' * 64}", True),
+        ("reg.example/team/*", "reg.example/team/digits:1", True),
+        ("reg.example/team/*", "reg.example/team/sub/digits:1", False),
+        ("reg.example/*/digits", "reg.example/x/y/digits:1", False),
+        ("reg.example:5000/digits", "reg.example:5000/digits:1", True),
+        ("reg.example/digits", "evil.example/reg.example/digits:1", False),
+        ("*fedjob-runtime", "evil.example/x/fedjob-runtime:1", False),
+        ("*/fedjob-runtime", "evil.example/x/fedjob-runtime:1", False),
+        ("reg.example/team/digit[s]", "reg.example/team/digits:1", False),
+        ("fedjob-runtime", "fedjob-runtime:1", True),
+    ],
+)
+def test_a_pattern_of_images_ends_at_a_slash(repository: str, image: str, *, fits: bool) -> None:
+    policy = changed(POLICY, "spec.rules.0.images", [{"repository": repository}])
+    assert judge(policy, {"spec": changed(SPEC, "trainer.image", image)}, NOW)[0].reason == (
+        "Accepted" if fits else "Refused"
+    )
 
 
 def test_a_command_that_fills_the_message_is_cut() -> None:

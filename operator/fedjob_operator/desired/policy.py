@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Any
 
 from ..observed import Raw, moment
@@ -143,9 +142,9 @@ def _unlisted(what: str, value: Any, listed: Any) -> Iterator[str]:
 
 
 def _image_fits(entry: Raw, image: str) -> bool:
-    """Whether an entry of a rule allows an image; digests, if given, must hold the image's own."""
+    """Whether an entry of a rule allows an image; digests, if given, must hold the image's own, beside which a tag says nothing."""
     repository, _, given = image.partition("@")
-    if not given and ":" in repository.rpartition("/")[2]:
+    if ":" in repository.rpartition("/")[2]:
         repository = repository.rpartition(":")[0]
     digests = entry.get("digests")
-    return fnmatchcase(repository, entry["repository"]) and (not digests or given in digests)
+    return _fits(entry["repository"], repository) and (not digests or given in digests)

@@ -116,6 +116,15 @@ ArgumentPattern = Annotated[
     ),
 ]
 CommandPattern = Annotated[tuple[ArgumentPattern, ...], Field(strict=False, min_length=1, max_length=64)]
+ImagePattern = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=512,
+        pattern=r"^[^\s\x00*/@]+(/[^\s\x00/@:]+)*$",
+        title="a repository without tag and digest; after the first /, * stands for any text without /",
+    ),
+]
 ImageName = Annotated[
     str, Field(min_length=1, max_length=512, pattern=r"^[^\s\x00]+$", title="an image reference without spaces")
 ]

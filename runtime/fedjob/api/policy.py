@@ -15,7 +15,7 @@ from fedjob.api.fields import (
     DnsLabel,
     DnsName,
     EnvName,
-    ImageName,
+    ImagePattern,
     LabelKey,
     LabelValue,
     Part,
@@ -161,8 +161,8 @@ class Origin(Part):
 class AllowedImage(Part):
     """Images that may run."""
 
-    repository: ImageName = Field(
-        description="Repository without tag and digest, such as registry.example/team/digits; * stands for any text."
+    repository: ImagePattern = Field(
+        description="Repository, such as registry.example/team/digits or registry.example/team/*: the registry is named in full."
     )
     digests: tuple[Sha256, ...] = Field(
         default=(),

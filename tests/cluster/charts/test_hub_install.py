@@ -146,7 +146,7 @@ def test_the_roles_of_a_limited_release_are_enough_for_a_job(
     plane: ControlPlane, admin: Kube, release: str, replica: Replica
 ) -> None:
     admin.create(names.FEDERATED_SITE, release, "a-site", spec={"approved": True, "allowedNamespaces": [release]})
-    rule = {"name": "all", "images": [{"repository": "*"}], "inlineCode": "Allow", "approval": "Automatic"}
+    rule = {"name": "all", "images": [{"repository": "fedjob-runtime"}], "inlineCode": "Allow", "approval": "Automatic"}
     admin.create(names.SITE_POLICY, release, "default", spec={"rules": [rule]})
     admin.create(names.FEDERATED_JOB, release, "digits", spec=JOB)
     until("the server's pod", lambda: admin.list(names.POD, release, f"{names.ROLE_LABEL}={names.SERVER}"))
@@ -197,7 +197,7 @@ def test_a_site_gives_a_limited_operator_its_rights_itself(
     site = f"{namespace}-s"
     granted = f"rbac.granted={{{site}}}"
     installer.run("install", "fedjob", CHART, "-n", namespace, "--take-ownership", "--set", granted)
-    rule = {"name": "all", "images": [{"repository": "*"}], "inlineCode": "Allow", "approval": "Automatic"}
+    rule = {"name": "all", "images": [{"repository": "fedjob-runtime"}], "inlineCode": "Allow", "approval": "Automatic"}
     values = {
         "site": {"name": "a-site"},
         "hub": {"namespace": namespace, "register": True, "allowedNamespaces": [namespace]},

@@ -85,7 +85,12 @@ def namespace(admin: Kube, namespace: str) -> str:
     """The test's own namespace, with a policy that allows all and two sites that are open to it."""
     for site in sites_of(namespace):
         admin.create(names.FEDERATED_SITE, SYSTEM, site, spec={"approved": True, "allowedNamespaces": [namespace]})
-    rule = {"name": "all", "images": [{"repository": "*"}], "inlineCode": "Allow", "approval": "Automatic"}
+    rule = {
+        "name": "all",
+        "images": [{"repository": "example/runtime"}],
+        "inlineCode": "Allow",
+        "approval": "Automatic",
+    }
     admin.create(names.SITE_POLICY, namespace, "default", spec={"rules": [rule]})
     return namespace
 

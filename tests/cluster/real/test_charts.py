@@ -110,11 +110,14 @@ def test_a_prometheus_in_the_cluster_finds_and_reads_operator_server_and_clients
 
 
 @pytest.mark.measure("C1")
-def test_what_the_install_page_says_leads_to_a_model(cluster: Cluster, hub: Helm, admin: Kube, tmp_path: Path) -> None:
+def test_what_the_install_page_says_leads_to_a_model(
+    cluster: Cluster, hub: Helm, admin: Kube, images: Images, tmp_path: Path
+) -> None:
     """The page's own site and job, in namespaces of the test."""
 
     def of_the_page(command: str) -> Any:
         text = pages.pasted("install.md", command).replace("hospital-a", "hospital-q").replace("team-a", "team-q")
+        text = text.replace("$REGISTRY", images.registry)  # as the shell does
         return yaml.safe_load(text)
 
     values = tmp_path / "values.yaml"
