@@ -48,7 +48,7 @@ def crowded(cluster: Cluster, hub: Helm) -> Iterator[Cluster]:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": QUOTA, "namespace": TEAM}}
     cluster.apply({**quota, "spec": {"hard": {"pods": str(2 * AT_ONCE)}}})
     yield cluster
-    cluster.plane.kubectl("delete", "federatedjobs", "--namespace", TEAM, "--selector", "test=queue")
+    cluster.plane.kubectl("delete", "federatedjobs", "--namespace", TEAM, "--selector", "test=queue", "--wait=false")
     cluster.plane.kubectl("delete", "resourcequota", "--namespace", TEAM, QUOTA)
     hub.run("upgrade", "fedjob", chart, *place, "--reuse-values", "--set", "jobsAtOnce=0", "--wait")
 
