@@ -76,7 +76,7 @@ _POLICY: Raw = {
         "annotations": {"example.com/contact": "the ward's office"},
     },
     "metrics": {"scrapeFrom": ["monitoring"]},
-    "data": [{"name": "scans", "claim": "scans-2026", "subPath": "v3", "readOnly": True}],
+    "data": [{"name": "scans", "claim": "scans-2026", "subPath": "v3", "readOnly": True, "supplementalGroups": [5000]}],
     "caBundle": {"configMap": "company-authorities", "key": "roots.pem"},
     "rules": [
         {

@@ -190,6 +190,7 @@ OTHER_RULES = [
     (SITE_POLICY, "spec/pods/annotations", {"a b": "1"}, "a Kubernetes label name"),
     (SITE_POLICY, "spec/pods/nodeSelector", {"a b": "1"}, "a Kubernetes label name"),
     (SITE_POLICY, "spec/data/0/subPath", "../b", "should match"),
+    (SITE_POLICY, "spec/data/0/supplementalGroups", [0], "greater than or equal to 1"),
     (SITE_POLICY, "spec/rules/0/images", [], "at least 1 items"),
     (SITE_POLICY, "spec/rules/0/commands", [["python", "*"]], "should match"),
     (SITE_POLICY, "spec/rules/0/commands", [[]], "at least 1 items"),

@@ -307,6 +307,14 @@ def test_asking_for_nothing_of_a_resource_opens_no_tainted_node(amount: str) -> 
     assert keys == ["nvidia.com/gpu"]
 
 
+def test_the_pods_belong_to_the_groups_that_may_read_the_data() -> None:
+    data = {"name": "xrays", "claim": "nfs", "supplementalGroups": [5000]}
+    with_groups = client.job(replace(at(), data=data), 1).manifest["spec"]["template"]["spec"]["securityContext"]
+    without = client.job(at(), 1).manifest["spec"]["template"]["spec"]["securityContext"]
+    assert with_groups == {**without, "supplementalGroups": [5000]}
+    assert "supplementalGroups" not in without
+
+
 def test_shared_memory_is_as_asked_else_the_limit_of_memory() -> None:
     def size(**trainer: Any) -> str:
         volumes = client.job(at(trainer={"files": {"train.py": ""}, **trainer}), 1).manifest["spec"]["template"][

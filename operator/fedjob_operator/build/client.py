@@ -175,6 +175,8 @@ def _pod(at: At, job_name: str) -> dict[str, Any]:
     made = pod([_container(at, job_name)], _volumes(at), at.settings)
     if at.nodes > 1:
         made["subdomain"] = at.name
+    if at.data is not None and at.data.get("supplementalGroups"):
+        made["securityContext"] = {**made["securityContext"], "supplementalGroups": at.data["supplementalGroups"]}
     scheduling = at.spec.get("scheduling") or {}
     made["tolerations"] += [*_accelerators(at.spec["trainer"]), *(scheduling.get("tolerations") or ())]
     own = {key: at.pods[key] for key in ("runtimeClassName", "nodeSelector") if at.pods.get(key)}

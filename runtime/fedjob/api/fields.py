@@ -76,6 +76,7 @@ Word = Annotated[
 ]
 Sentence = Annotated[str, Field(max_length=4096, title="text")]
 Note = Annotated[str, Field(max_length=1024, title="text")]
+GroupId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 ExitCode = Annotated[int, Field(ge=1, le=255)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 LabelKey = Annotated[

@@ -15,6 +15,7 @@ from fedjob.api.fields import (
     DnsLabel,
     DnsName,
     EnvName,
+    GroupId,
     ImagePattern,
     LabelKey,
     LabelValue,
@@ -127,6 +128,12 @@ class DataVolume(Part):
         description="Folder in the volume. Default: the whole volume.",
     )
     read_only: bool = Field(default=True, description="Whether the script may only read it.")
+    supplemental_groups: tuple[GroupId, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=16,
+        description="Groups that the pods belong to as well, such as the one that may read an NFS export; they run as user 65532.",
+    )
 
 
 class CaBundle(Part):
