@@ -52,8 +52,9 @@ class ApiError(Exception):
 
     @property
     def refused(self) -> bool:
-        """The same request will be refused again until somebody changes something: rights, quota, a rule."""
-        return self.status in (401, 403, 422)
+        """The same request will be refused again until somebody changes something: rights, quota, a rule, a namespace."""
+        writes = self.what.startswith(("PATCH", "POST"))  # where what is missing is the namespace
+        return self.status in (401, 403, 422) or (writes and self.status in (400, 404))
 
 
 class Calls(Protocol):

@@ -175,6 +175,7 @@ class Observed:
     children: tuple[Child, ...] = ()
     certificate: Certificate | None = None
     trouble: str = ""  # why the API server refused the last pass
+    unassigned: Mapping[str, str] = field(default_factory=dict)  # sites whose SiteJob it refused, and why
     ahead: int = 0
 
     def run(self, number: int) -> BatchJob | None:

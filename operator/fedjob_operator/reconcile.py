@@ -94,6 +94,7 @@ class Reconciler:
         seen = await self._observe(key)
         if seen is None:
             self.queue.forget(key)
+            self.store.unassigned.pop(key, None)
             self._fresh.discard(key)
             return None
         plan = self._decide(seen)
@@ -105,6 +106,8 @@ class Reconciler:
             raise
         if self.store.trouble.pop(key, None):
             return 0.1  # the status still tells of it
+        if key in self.store.unassigned:
+            return min(plan.again or _REFUSED_SECONDS, _REFUSED_SECONDS)
         return plan.again
 
     async def _observe(self, key: Key) -> Observed | ObservedSite | None:
@@ -139,11 +142,20 @@ class Reconciler:
         if plan.status is not None and not await self._write_status(key, raw, plan.status):
             raise Outdated
         known = {(child.kind, child.name) for child in seen.children}
+        refused: dict[str, str] = {}
+
+        async def apply(manifest: Manifest, *, known: bool) -> None:
+            if manifest["kind"] == names.SITE_JOB.name:
+                await self._assign(key, raw, manifest, refused, known=known)
+            else:
+                await self._apply(key, raw, manifest, known=known)
+
         await together(
             *(events.tell(self.cluster, self.metrics, raw, event) for event in plan.events),
             *(self._issue(key, issue) for issue in plan.issue),
-            *(self._apply(key, raw, m, known=(m["kind"], m["metadata"]["name"]) in known) for m in plan.apply),
+            *(apply(m, known=(m["kind"], m["metadata"]["name"]) in known) for m in plan.apply),
         )
+        self._note(key, refused)
         for create in plan.create:
             await self._create(key, raw, create)
         await together(*(self._delete(key, target) for target in plan.delete))
@@ -201,6 +213,25 @@ class Reconciler:
             written = await self.cluster.apply(manifest)
         self._wrote(manifest["kind"], written)
         self._advanced.add(key)
+
+    async def _assign(self, key: Key, raw: Raw, manifest: Manifest, refused: dict[str, str], *, known: bool) -> None:
+        """Apply a SiteJob. That one site's namespace refuses it is that site's trouble, not the whole job's: into `refused`."""
+        try:
+            await self._apply(key, raw, manifest, known=known)
+        except ApiError as e:
+            if not e.refused:
+                raise
+            log.warning("a SiteJob is refused", extra={"key": str(key), "error": str(e)})
+            refused[manifest["spec"]["site"]] = str(e)
+
+    def _note(self, key: Key, refused: dict[str, str]) -> None:
+        """Sites whose SiteJob is refused: news is a pass of its own, whose status tells of it."""
+        if refused == self.store.unassigned.get(key, {}):
+            return
+        self.store.unassigned[key] = refused
+        if not refused:
+            del self.store.unassigned[key]
+        self.queue.add(key)
 
     async def _create(self, key: Key, raw: Raw, create: Create) -> None:
         if create.alone is not None:

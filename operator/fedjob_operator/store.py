@@ -100,6 +100,9 @@ class Store:
     _mounting: set[Place] = field(default_factory=set)  # pods whose volumes are not there yet
     _refused: dict[str, str] = field(default_factory=dict)  # UID of one of these: why, in the words of its events
     departed: set[str] = field(default_factory=set)  # UIDs seen gone, until whoever compares lists forgets them
+    unassigned: dict[Key, dict[str, str]] = field(
+        default_factory=dict
+    )  # of jobs: sites whose SiteJob is refused, and why
     trouble: dict[Key, str] = field(default_factory=dict)  # why the API server refused the last pass, in its words
 
     # ------------------------------------------------------------------------------------------------ in
@@ -210,6 +213,7 @@ class Store:
             children=(*self._children([*server, *assigned], uid), *((stranger,) if stranger else ())),
             certificate=self.certificates.get((key.namespace, names.base(key.name, uid))),
             trouble=self.trouble.get(key, ""),
+            unassigned=dict(self.unassigned.get(key, {})),
             ahead=self._ahead(place) if self.jobs_at_once else 0,
         )
 

@@ -10,6 +10,7 @@ import pytest
 
 from fedjob.api.reasons import JOB_CONDITIONS
 from fedjob_operator import names
+from fedjob_operator.cluster import ApiError
 from fedjob_operator.names import CLIENT, SERVER
 
 COMPLETE = json.dumps({"reason": "RoundsCompleted", "message": ""})
@@ -363,6 +364,34 @@ def test_what_was_forgiven_stays_so_though_the_status_has_lost_it(world: Any) ->
     world.put(names.FEDERATED_JOB, key.namespace, key.name, status={**status, "sites": bare})
     world.settle()
     assert next(s for s in world.status(key)["sites"] if s["name"] == "a")["forgiven"] == 1
+
+
+def test_a_site_whose_assignment_is_refused_says_so_and_the_others_train(world: Any) -> None:
+    words = 'PATCH sitejobs: 404 NotFound: namespaces "nowhere" not found'
+    key = world.submit(workflow={"type": "FedAvg", "rounds": 3, "quorum": 1})
+    world.settle()
+    place = next(p for p, raw in world.objects.items() if p[0] == names.SITE_JOB.name and raw["spec"]["site"] == "b")
+    world.remove(place)
+    world.store.unassigned[key] = {"b": words}
+    world.one_pass(key)
+    entry = next(site for site in world.status(key)["sites"] if site["name"] == "b")
+    assert (entry["state"], entry["reason"], entry["message"]) == ("Assigning", "Forbidden", words)
+    quorum = next(c for c in world.status(key)["conditions"] if c["type"] == "QuorumReached")
+    assert f"b (Forbidden: {words}" in quorum["message"]
+    assert world.condition(key, "Failed")[0] == "False"
+    del world.store.unassigned[key]
+    world.settle()
+    assert next(site for site in world.status(key)["sites"] if site["name"] == "b")["reason"] != "Forbidden"
+
+
+def test_what_a_write_meets_that_only_a_person_can_change_is_a_refusal() -> None:
+    def refused(status: int, what: str) -> bool:
+        return ApiError(status, "", "", what).refused
+
+    assert all(refused(status, "PATCH sitejobs") for status in (400, 401, 403, 404, 422))
+    assert refused(404, "POST jobs")
+    assert not any(refused(status, "GET pods") for status in (400, 404))
+    assert not any(refused(status, "PATCH services") for status in (0, 409, 429, 500, 503))
 
 
 def test_a_site_that_fails_for_good_degrades_the_job(world: Any) -> None:

@@ -57,10 +57,18 @@ def views(spec: JobSpec, seen: Observed, completed_rounds: int) -> tuple[SiteVie
     there = {site_job.site: site_job for site_job in seen.site_jobs}
     status: Raw = seen.job.get("status") or {}
     before = {entry["name"]: entry for entry in status.get("sites") or ()}
-    return tuple(
+    found = (
         _view(site.name, site.required, there.get(site.name), before.get(site.name) or {}, spec, completed_rounds)
         for site in spec.sites
     )
+    return tuple(_unassigned(view, seen.unassigned.get(view.name, "")) for view in found)
+
+
+def _unassigned(view: SiteView, why: str) -> SiteView:
+    """The view of a site whose SiteJob the API server refuses; what runs there runs on."""
+    if not why or view.out or view.state in ("Running", "Finished"):
+        return view
+    return replace(view, state="Assigning", reason="Forbidden", message=why)
 
 
 def unjudged(views: Sequence[SiteView], changing: Container[str]) -> tuple[SiteView, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from cluster.operator.conftest import SYSTEM, sites_of
 from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER, Kind
 
@@ -284,3 +285,25 @@ def test_a_site_whose_pods_the_api_server_refuses_is_named_with_its_words(
         "PodRefused: no PriorityClass"
         in next(c for c in job.status["conditions"] if c["type"] == "QuorumReached")["message"]
     )
+
+
+def test_a_site_whose_namespace_is_not_there_holds_up_nobody_else(
+    admin: Any, start_operator: Any, submit: Any, kubelet: Any, until: Any, namespace: str
+) -> None:
+    """Its SiteJob cannot be made; the server and the other site start, and the status has the API server's words."""
+    lost, _ = sites_of(namespace)
+    admin.delete(names.FEDERATED_SITE, SYSTEM, lost)
+    spec = {"approved": True, "allowedNamespaces": [namespace], "local": {"namespace": "not-there"}}
+    until("the site is gone", lambda: admin.get(names.FEDERATED_SITE, SYSTEM, lost) is None)
+    admin.create(names.FEDERATED_SITE, SYSTEM, lost, spec=spec)
+    start_operator()
+    job = submit(workflow={"type": "FedAvg", "rounds": 3, "quorum": 1})
+    kubelet.run(SERVER, 1)
+    job.wait("ServerReady", "True", "Ready")
+    kubelet.run(CLIENT, 1)
+
+    def told() -> bool:
+        site: dict[str, Any] = next((entry for entry in job.status.get("sites") or () if entry["name"] == lost), {})
+        return site.get("reason") == "Forbidden" and "not-there" in site["message"]
+
+    until("the site's reason", told)
