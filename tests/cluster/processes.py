@@ -26,9 +26,11 @@ def birth(pid: int) -> str:
     """When a process was started, in clock ticks since the machine was; "" if it is gone or only waits to be reaped."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
     except OSError:
         return ""
-    return "" if state in "ZX" else rest[18]
+    # A killed process is a zombie already while further threads of it end, and can be reaped, and lets go of its ports, only then.
+    return "" if state in "ZX" and threads <= 1 else rest[18]
 
 
 @dataclass(frozen=True)
