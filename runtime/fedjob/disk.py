@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from .quantities import bytes_text
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -36,14 +38,12 @@ def claim(folder: Path, spares: Path, promised: Iterable[int], reserve: int) -> 
             path.unlink(missing_ok=True)
     if wanted > (free := _free(folder)):
         raise OSError(
-            errno.ENOSPC, f"{_gib(wanted)} needed for updates and the next state, {_gib(free)} free", str(folder)
+            errno.ENOSPC,
+            f"{bytes_text(wanted)} needed for updates and the next state, {bytes_text(free)} free",
+            str(folder),
         )
 
 
 def _free(folder: Path) -> int:
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.2f} GiB"
