@@ -18,6 +18,8 @@ from pathlib import Path
 
 import yaml
 
+from fedjob_operator.names import VOLUME_CLAIM
+
 from ..controlplane import ADMIN, API_SERVER, USERS, ControlPlane
 from ..kube import Kube, Raw, RefusedError, until
 from ..processes import Processes, kill, owner, recorded
@@ -75,9 +77,12 @@ class Cluster:
             containerd.import_image(node, archive)
 
     def volume(self, namespace: str, claim: str) -> Path | None:
-        """The folder of a claim, on the node where it is; None before it has one."""
-        found = (path for node in self.nodes for path in storage.folder(node).glob(f"pvc-*_{namespace}_{claim}"))
-        return next(found, None)
+        """The folder of a claim on this machine, None before it has one."""
+        found = self.admin.get(VOLUME_CLAIM, namespace, claim) or {}
+        volume = found.get("spec", {}).get("volumeName")
+        if volume is None:
+            return None
+        return Path(self.admin.call("GET", f"/api/v1/persistentvolumes/{volume}")["spec"]["hostPath"]["path"])
 
 
 def up(name: str, binaries: Path, nodes: int = 1) -> Cluster:
@@ -225,6 +230,7 @@ def _remove(name: str) -> bool:
             switch_off(node)
             for link in kubelet.log_links(node):
                 link.unlink()
+        host.unmount(of.folder)  # disks of tests
         network.delete(of, last=set(names()) <= {name})
     shutil.rmtree(layout.ROOT / name)
     return True

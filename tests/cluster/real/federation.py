@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 
 from fedjob.records import HISTORY_FILE, read_history
 from fedjob_operator import names
-from fedjob_operator.names import CLIENT, SERVER
+from fedjob_operator.names import CLIENT, SERVER, Kind
 
 from ..kube import Kube, until
 from . import cgroups
@@ -27,6 +28,7 @@ from .images import Images
 from .installation import NAME, SYSTEM
 
 TEAM = "team-a"
+GATE = "gate"  # data of every hospital: a claim of this name, which a test makes; see `volumes.Gate`
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 JOB_SECONDS = 300.0
 
@@ -47,11 +49,16 @@ def found(cluster: Cluster, images: Images) -> None:
         "inlineCode": "Allow",
         "approval": "Automatic",
     }
+    policy = {
+        "rules": [rule],
+        "data": [{"name": GATE, "claim": GATE}],
+        "metrics": {"scrapeFrom": ["monitoring"]},
+    }
     site = {"approved": True, "allowedNamespaces": [TEAM]}
     cluster.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TEAM, "labels": labels}},
         *(_resource("FederatedSite", SYSTEM, hospital, site) for hospital in HOSPITALS),
-        _resource("SitePolicy", TEAM, "default", {"rules": [rule], "metrics": {"scrapeFrom": ["monitoring"]}}),
+        _resource("SitePolicy", TEAM, "default", policy),
     )
 
 
@@ -69,10 +76,16 @@ def example(name: str, rounds: int) -> dict[str, Any]:
 
 
 def steady(name: str, rounds: int, seconds: float) -> dict[str, Any]:
-    """A job of the same hospitals whose rounds take so many seconds, so that a test can strike between them."""
+    """A job of the same hospitals whose rounds take so many seconds and are a function of round and site alone."""
     trainer = {"files": {"train.py": _STEADY.read_text()}, "env": [{"name": "ROUND_SECONDS", "value": str(seconds)}]}
     spec = {"workflow": {"rounds": rounds}, "trainer": trainer, "sites": [{"name": name} for name in HOSPITALS]}
     return {"apiVersion": names.API_VERSION, "kind": "FederatedJob", "metadata": {"name": name}, "spec": spec}
+
+
+def gated(job: dict[str, Any], storage: str) -> dict[str, Any]:
+    """The same job with rounds that a gate holds, and a volume of this size for its server."""
+    sites = [{**site, "data": GATE} for site in job["spec"]["sites"]]
+    return {**job, "spec": {**job["spec"], "sites": sites, "server": {"storage": {"size": storage}}}}
 
 
 def local_model(path: Path, folder: Path) -> str:
@@ -143,9 +156,9 @@ class Submitted:
         except AssertionError as e:
             raise AssertionError(f"{e}\n{self.story()}") from e
 
-    @property
+    @cached_property
     def run(self) -> Path:
-        """The run folder, on its server's volume."""
+        """The run folder, on its server's volume; found once, so that it can be read while there is no API server."""
         claim = names.base(self.name, self.raw["metadata"]["uid"])
         volume = self.cluster.volume(TEAM, claim)
         assert volume is not None, f"there is no volume of {claim}"
@@ -158,6 +171,26 @@ class Submitted:
     def history(self) -> list[int]:
         """The rounds that were told, in order."""
         return [record.round for record in read_history(self.run / HISTORY_FILE)]
+
+    def uids(self, role: str) -> set[str]:
+        """UIDs of its pods of a role that may be alive."""
+        return {pod["metadata"]["uid"] for pod in self.pods(role)}
+
+    def restarts(self, role: str) -> int:
+        """How often its server, or all its scripts together, were started again, as its status says."""
+        status = self.raw["status"]
+        told = [status["server"]] if role == SERVER else status["sites"]
+        return sum(int(one.get("restarts") or 0) for one in told)
+
+    def delete(self) -> None:
+        """Delete the job; returns when all that it had is gone."""
+        labels = f"{names.UID_LABEL}={self.raw['metadata']['uid']}"
+        self.kube.delete(names.FEDERATED_JOB, TEAM, self.name)
+        for kind in (names.POD, names.JOB, names.SITE_JOB, names.VOLUME_CLAIM, names.SECRET, names.CONFIG_MAP):
+            until(f"every {kind.name} of {self.name} to go", partial(self._none_left, kind, labels))
+
+    def _none_left(self, kind: Kind, labels: str) -> bool:
+        return not self.kube.list(kind, TEAM, labels)
 
     def strike(self, role: str, site: str = "") -> None:
         """SIGKILL to the processes of its pod, as the kernel does when memory is short; returns when another pod is there."""

@@ -8,6 +8,7 @@ from .images import Images
 
 SYSTEM = "fedjob-system"
 NAME = "fedjob-operator"
+REPLICAS = 2  # the chart's default
 SELECTOR = f"app.kubernetes.io/name={NAME}"
 
 _SECONDS = "120s"

@@ -84,6 +84,7 @@ def _configuration(of: Layout, node: Node) -> dict[str, object]:
         "failCgroupV1": False,
         "failSwapOn": False,
         "nodeStatusUpdateFrequency": "4s",
+        "syncFrequency": "10s",  # a Secret that was renewed is in its pods within 15 seconds, not within two minutes
         # The machine's disk is not the cluster's own: what others write there should not evict pods, nor remove images.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,

@@ -21,6 +21,7 @@ STORAGE = "storage-token"
 NAME = "local-path-provisioner"
 USERS = {STORAGE: (NAME, "")}
 NAMESPACE = "local-path-storage"
+CLASS = "local-path"
 SCRIPTS = "local-path-config"  # a ConfigMap, of this name by the provisioner's default
 
 _RBAC = "rbac.authorization.k8s.io"
@@ -101,7 +102,7 @@ OBJECTS: list[dict[str, Any]] = [
     {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
-        "metadata": {"name": "local-path", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "metadata": {"name": CLASS, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
         "provisioner": "rancher.io/local-path",
         "volumeBindingMode": "WaitForFirstConsumer",
         "reclaimPolicy": "Delete",

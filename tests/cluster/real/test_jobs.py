@@ -11,14 +11,12 @@ import yaml
 from safetensors.numpy import load_file
 
 from cluster.helm import ROOT, Helm
-from cluster.real import busybox, federation, installation
+from cluster.real import busybox, federation
 from cluster.real.cluster import Cluster
 from cluster.real.federation import TEAM
 from fedjob_operator import names
-from fedjob_operator.names import CLIENT, SERVER
 
 ROUNDS = 10
-STEADY_ROUNDS = 30
 
 
 @pytest.fixture
@@ -36,28 +34,6 @@ def test_the_file_of_the_example_gives_the_same_bytes_to_kubectl_under_restricte
     job.complete()
     assert job.completed_rounds == ROUNDS
     assert job.model() == expected
-
-
-@pytest.mark.measure("C2")
-def test_servers_scripts_and_the_operator_are_killed_and_the_model_has_the_same_bytes(
-    team: Cluster, tmp_path: Path
-) -> None:
-    """Each is struck in the middle of the job, some by a deletion, some by SIGKILL; every round is told once."""
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(federation.steady("steady", STEADY_ROUNDS, 0.0)))
-    expected = federation.local_model(tmp_path / "job.yaml", tmp_path)
-    job = federation.submit(team, federation.steady("steady", STEADY_ROUNDS, 2.0))
-    job.round_reached(2)
-    job.delete_pod(SERVER)
-    job.round_reached(4)
-    job.strike(CLIENT, "hospital-b")
-    job.round_reached(6)
-    _kill_the_operator(team)
-    job.strike(SERVER)
-    job.round_reached(8)
-    job.delete_pod(CLIENT, "hospital-c")
-    job.complete()
-    assert job.model() == expected
-    assert job.history() == list(range(STEADY_ROUNDS))
 
 
 DATA = """
@@ -108,9 +84,3 @@ def test_a_script_reads_the_part_of_the_sites_claim_that_its_policy_names_and_ca
     )
     job.complete()
     assert load_file(job.run / "model.safetensors")["w"].tolist() == [14.0, 14.0]
-
-
-def _kill_the_operator(team: Cluster) -> None:
-    """All replicas at once, without a word."""
-    place = ("--namespace", installation.SYSTEM, "--selector", installation.SELECTOR)
-    team.plane.kubectl("delete", "pod", *place, "--grace-period=0", "--force")
