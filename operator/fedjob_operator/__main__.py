@@ -197,6 +197,8 @@ class Replica:
 
     def _hear(self, kind: Kind, what: str, raw: Raw) -> None:
         self.metrics.watch_events.labels(kind.name).inc()
+        if kind is names.FEDERATED_SITE and raw["metadata"]["namespace"] != self.settings.namespace:
+            return  # anybody's; the hub's administrator writes in the operator's own namespace
         if not what:  # listed
             self.resync.begun(kind)
         note = self.store.gone if what == "DELETED" else self.store.see

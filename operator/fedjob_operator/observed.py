@@ -25,6 +25,7 @@ _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError
 _WITHOUT_PODS = frozenset({"Suspended", "WaitingForTurn"})  # reasons of the condition Admitted
 _MAX_WORDS = 1000
 _UNKNOWN = ("Unknown", "", "")
+_RUN_DIGITS = 9
 _COMBINED = "(combined from similar events): "
 _TIME_HAS_PASSED = "Unable to attach or mount volumes"
 _FORBIDDEN_POD = re.compile(r'^pods "[^"]*" is forbidden: ')  # a name that is another one at the next try
@@ -189,6 +190,7 @@ class ObservedSite:
 
     site_job: Raw
     policy: Raw | None = None
+    assigned: bool = False  # by a FederatedJob that is there, to this namespace; or somebody else has made it
     jobs: tuple[BatchJob, ...] = ()
     pods: tuple[Pod, ...] = ()
     children: tuple[Child, ...] = ()
@@ -225,6 +227,12 @@ def label(raw: Raw, name: str) -> str:
     return str((raw["metadata"].get("labels") or {}).get(name, ""))
 
 
+def _run_number(raw: Raw) -> int:
+    """Of a Job or a pod, 0 if its label is none of ours: whoever may make pods may label them as they like."""
+    text = label(raw, RUN_LABEL)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _RUN_DIGITS else 0
+
+
 def read_job(raw: Raw) -> BatchJob:
     """A batch/v1 Job."""
     status = raw.get("status") or {}
@@ -233,7 +241,7 @@ def read_job(raw: Raw) -> BatchJob:
     return BatchJob(
         name=raw["metadata"]["name"],
         uid=raw["metadata"]["uid"],
-        run=int(label(raw, RUN_LABEL) or 0),
+        run=_run_number(raw),
         finished=end.get("type", ""),
         started_at=moment(status.get("startTime")),
         finished_at=moment(end.get("lastTransitionTime")),
@@ -286,7 +294,7 @@ def read_pod(raw: Raw) -> Pod:
     return Pod(
         name=raw["metadata"]["name"],
         uid=raw["metadata"]["uid"],
-        run=int(label(raw, RUN_LABEL) or 0),
+        run=_run_number(raw),
         phase=status.get("phase", "Pending"),
         ready=conditions.get("Ready", {}).get("status") == "True" and not leaving,
         leaving=leaving,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -96,6 +96,8 @@ class Reconciler:
             self.queue.forget(key)
             self.store.unassigned.pop(key, None)
             self._fresh.discard(key)
+            if key.controller == HUB:
+                await self._sweep(self.store.assigned_by(key))
             return None
         plan = self._decide(seen)
         try:
@@ -306,12 +308,19 @@ class Reconciler:
     async def sweep(self) -> None:
         """Delete SiteJobs in other namespaces whose FederatedJob is gone: no owner reference reaches them."""
         jobs = {raw["metadata"]["uid"] for raw in self.store.raws(names.FEDERATED_JOB.name)}
-        for raw in self.store.raws(names.SITE_JOB.name):
+        await self._sweep(raw for raw in self.store.raws(names.SITE_JOB.name) if raw["spec"]["job"]["uid"] not in jobs)
+
+    async def _sweep(self, site_jobs: Iterable[Raw]) -> None:
+        """Delete those whose FederatedJob the API server does not know. One that cannot be deleted waits for the next sweep."""
+        for raw in site_jobs:
             origin, metadata = raw["spec"]["job"], raw["metadata"]
-            if origin["uid"] in jobs or owner_uid(raw):
+            if owner_uid(raw):
                 continue
-            there = await self.cluster.get(names.FEDERATED_JOB, origin["namespace"], origin["name"])
-            if there is None or there["metadata"]["uid"] != origin["uid"]:
-                await self.cluster.delete(
-                    Delete(names.SITE_JOB.name, metadata["namespace"], metadata["name"], metadata["uid"])
-                )
+            try:
+                there = await self.cluster.get(names.FEDERATED_JOB, origin["namespace"], origin["name"])
+                if there is None or there["metadata"]["uid"] != origin["uid"]:
+                    await self.cluster.delete(
+                        Delete(names.SITE_JOB.name, metadata["namespace"], metadata["name"], metadata["uid"])
+                    )
+            except ApiError as e:
+                log.warning("a SiteJob without a job stays", extra={"object": metadata["name"], "error": str(e)})

@@ -229,6 +229,7 @@ class Store:
         return ObservedSite(
             site_job=raw,
             policy=self._parse(policy) if policy in self._objects else None,
+            assigned=self._is_assigned(raw),
             jobs=self._jobs(mine),
             pods=self._pods(mine),
             children=self._children(mine, raw["metadata"]["uid"]),
@@ -245,11 +246,26 @@ class Store:
         """Every object of one of our own kinds."""
         return (self._parse(place) for place in list(self._of_kind[kind]))
 
+    def assigned_by(self, job: Key) -> list[Raw]:
+        """SiteJobs that name this FederatedJob as theirs."""
+        return [self._parse(p) for p in list(self._of_kind[names.SITE_JOB.name]) if job in self._objects[p].keys]
+
     def sizes(self) -> dict[str, int]:
         """Number of objects of each kind."""
         return {kind: len(places) for kind, places in self._of_kind.items()}
 
     # ------------------------------------------------------------------------------------------- within
+
+    def _is_assigned(self, site_job: Raw) -> bool:
+        """Whether a FederatedJob has this site, whose jobs go to this namespace: then the hub has made it, or would."""
+        origin, site, metadata = site_job["spec"]["job"], site_job["spec"]["site"], site_job["metadata"]
+        job = (names.FEDERATED_JOB.name, origin["namespace"], origin["name"])
+        seen = self._objects.get(job)
+        if seen is None or seen.uid != origin["uid"] or site not in self._wanted(job):
+            return False
+        found = self._records(Site, (p for p in self._of_kind[names.FEDERATED_SITE.name] if p[2] == site))
+        place = next((there.namespace or origin["namespace"] for there in found), "")
+        return (place, names.site_job(origin["name"], origin["uid"], site)) == (metadata["namespace"], metadata["name"])
 
     def _wanted(self, job: Place) -> frozenset[str]:
         """Names of a FederatedJob's sites."""

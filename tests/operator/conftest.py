@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,11 +17,13 @@ import pytest
 from fedjob_operator import names, pki
 from fedjob_operator.desired import job as hub
 from fedjob_operator.desired import site_job as site
+from fedjob_operator.desired.policy import assignment_digest
 from fedjob_operator.observed import read_pod
 from fedjob_operator.plan import Plan
 from fedjob_operator.routes import Key
 from fedjob_operator.settings import HUB, SITE, Settings
 from fedjob_operator.store import Store
+from fedjob_operator.trust import Trust
 
 SETTINGS = Settings(
     namespace="fedjob-system", runtime_image="fedjob-runtime:test", identity="test", hub_url="https://hub.test:8443"
@@ -39,6 +41,8 @@ class World:
     now: datetime = START
     objects: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
+    settings: Settings = SETTINGS
+    authority: pki.Authority = AUTHORITY
     version: int = 0
     writes: list[str] = field(default_factory=list)
 
@@ -75,6 +79,18 @@ class World:
         """Change the spec of a job."""
         raw = self.objects[(names.FEDERATED_JOB.name, key.namespace, key.name)]
         self.put(names.FEDERATED_JOB, key.namespace, key.name, spec={**raw["spec"], **changes})
+
+    def approve_all(self) -> None:
+        """A site's administrator says yes to each assignment as it is."""
+        for raw in [raw for (kind, _, _), raw in self.objects.items() if kind == names.SITE_JOB.name]:
+            approval = {"decision": "Approved", "digest": assignment_digest(raw)}
+            place = raw["metadata"]["namespace"], raw["metadata"]["name"]
+            self.put(names.SITE_JOB, *place, spec={**raw["spec"], "approval": approval})
+
+    def upgrade_the_hub(self, image: str) -> None:
+        """Another authority is introduced, and another image is the runtime's."""
+        self.authority = pki.introduce(self.authority, self.now, timedelta(days=3650))
+        self.settings = replace(self.settings, runtime_image=image)
 
     # ----------------------------------------------------------------------------- what the cluster does
 
@@ -197,17 +213,17 @@ class World:
     # ---------------------------------------------------------------------------------- what the operator does
 
     @property
-    def trust(self) -> Any:
+    def trust(self) -> Trust:
         """Whom the certificates are from."""
-        return AUTHORITY.trust
+        return self.authority.trust
 
     def plan(self, key: Key) -> Plan:
         """The decision for a key, now."""
         if key.controller == HUB:
             seen = self.store.job(key)
-            return hub.desired_state(seen, self.now, SETTINGS, AUTHORITY.trust) if seen else Plan()
+            return hub.desired_state(seen, self.now, self.settings, self.trust) if seen else Plan()
         there = self.store.site_job(key)
-        return site.desired_state(there, self.now, SETTINGS, AUTHORITY.trust) if there else Plan()
+        return site.desired_state(there, self.now, self.settings, self.trust) if there else Plan()
 
     def steps(self, key: Key, plan: Plan) -> Iterator[Callable[[], None]]:
         """The calls of the plan, in the order in which they are made; a crash may come before each of them."""
@@ -269,7 +285,7 @@ class World:
         self.put(kind, key.namespace, key.name, status={**reported, **status, **({"sites": sites} if sites else {})})
 
     def _issue(self, issue: Any) -> None:
-        manifest, present = pki.fill(issue, AUTHORITY, self.now)
+        manifest, present = pki.fill(issue, self.authority, self.now)
         self._wrote("issue")
         self.store.certificates[(manifest["metadata"]["namespace"], manifest["metadata"]["name"])] = present
 
@@ -277,6 +293,9 @@ class World:
         metadata = manifest["metadata"]
         self._wrote(f"apply {manifest['kind']}")
         parts = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
+        old = self.objects.get((manifest["kind"], metadata["namespace"], metadata["name"])) or {}
+        if approval := (old.get("spec") or {}).get("approval"):
+            parts["spec"] = {**parts["spec"], "approval": approval}  # a person's own field
         raw = self.put(names.KINDS[manifest["kind"]], metadata["namespace"], metadata["name"], **parts)
         self.store.wrote(manifest["kind"], raw)
 

@@ -444,6 +444,93 @@ def test_a_site_taken_out_of_the_job_loses_its_assignment(world: Any) -> None:
     assert [job["metadata"]["labels"][names.SITE_LABEL] for job in world.jobs(CLIENT)] == ["a"]
 
 
+def test_the_only_site_of_a_job_loses_its_assignment_with_its_approval(world: Any) -> None:
+    key = world.submit(sites=[{"name": "a"}])
+    up(world, key)
+    assert len(world.jobs(CLIENT)) == 1
+    world.add_site("a", approved=False)
+    world.settle()
+    assert world.jobs(CLIENT) == []
+
+
+def test_a_site_whose_place_has_moved_leaves_no_assignment_behind(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    spec = {"type": "Local", "approved": True, "allowedNamespaces": ["team-a"], "local": {"namespace": "elsewhere"}}
+    world.put(names.FEDERATED_SITE, "fedjob-system", "a", spec=spec)
+    world.settle()
+    placed = {place[1] for place in world.objects if place[0] == names.SITE_JOB.name and "-a-" in place[2]}
+    assert placed == {"elsewhere"}
+
+
+def test_a_new_authority_and_a_new_image_of_the_hub_stop_no_script_that_a_person_has_approved(world: Any) -> None:
+    rule = {"name": "asks", "images": [{"repository": "*"}], "inlineCode": "Allow", "approval": "Manual"}
+    world.put(names.SITE_POLICY, "team-a", "default", spec={"rules": [rule]})
+    key = world.submit()
+    world.settle()
+    world.approve_all()
+    up(world, key)
+    before = {job["metadata"]["name"] for job in world.jobs(CLIENT)}
+    assert len(before) == 2
+    world.upgrade_the_hub("fedjob-runtime:next")
+    world.settle()
+    assert {job["metadata"]["name"] for job in world.jobs(CLIENT)} == before
+    assert world.status(key)["runtimeImage"] == "fedjob-runtime:test"
+
+
+def test_an_assignment_that_the_hub_has_not_made_gets_no_certificate(world: Any) -> None:
+    """Its maker could speak for another site of the job."""
+    key = world.submit()
+    up(world, key)
+    mine = next(
+        raw for (kind, _, _), raw in world.objects.items() if kind == names.SITE_JOB.name and raw["spec"]["site"] == "b"
+    )
+    world.put(
+        names.SITE_POLICY,
+        "team-b",
+        "default",
+        spec=world.objects[(names.SITE_POLICY.name, "team-a", "default")]["spec"],
+    )
+    forged = {**mine["spec"], "site": "a"}
+    uid = world.objects[(names.FEDERATED_JOB.name, "team-a", "digits")]["metadata"]["uid"]
+    for name in ("mine", names.site_job("digits", uid, "a")):
+        world.put(names.SITE_JOB, "team-b", name, spec=forged, metadata={"labels": {}})
+    world.settle()
+    assert not [place for place in world.store.certificates if place[0] == "team-b"]
+    assert not [job for job in world.jobs(CLIENT) if job["metadata"]["namespace"] == "team-b"]
+    told = world.objects[(names.SITE_JOB.name, "team-b", "mine")]["status"]["conditions"]
+    assert ("Accepted", "NotAssigned") in {(c["type"], c["reason"]) for c in told}
+
+
+def test_no_script_starts_again_once_the_job_is_over_whatever_pods_may_stay(world: Any) -> None:
+    key = world.submit(cleanPodPolicy="None", startDeadlineSeconds=60, activeDeadlineSeconds=600)
+    up(world, key)
+    world.now += timedelta(seconds=700)
+    world.settle()
+    world.now += timedelta(seconds=120)
+    world.settle()
+    before = {job["metadata"]["name"] for job in world.jobs(CLIENT)}
+    for pod in world.pods(CLIENT):
+        world.end_pod(pod, 1)
+    world.settle()
+    world.now += timedelta(hours=1)
+    world.settle()
+    assert {job["metadata"]["name"] for job in world.jobs(CLIENT)} == before
+
+
+def test_a_pause_between_two_runs_of_the_server_waits_for_no_round(world: Any) -> None:
+    key = world.submit()
+    up(world, key)
+    world.end_pod(world.pods(SERVER)[0], 1)
+    world.settle()
+    world.now += timedelta(minutes=5)
+    world.settle()  # the next run has no pod that answers yet
+    world.edit(key, suspend=True)
+    world.settle()
+    assert world.condition(key, "Admitted") == ("False", "Suspended")
+    assert world.condition(key, "ServerReady")[0] == "False"
+
+
 def test_a_removed_child_is_made_again_and_a_changed_one_is_mended(world: Any) -> None:
     key = world.submit()
     up(world, key)

@@ -252,6 +252,30 @@ def test_a_person_decides_on_this_assignment_and_on_no_other() -> None:
     assert judge(manual, {"spec": other}, NOW)[0].reason == "NeedsApproval"
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("authorities", "-----BEGIN CERTIFICATE-----"),
+        ("server", {"address": "elsewhere:8443", "name": "elsewhere"}),
+        ("restarts", {"allowed": 3, "forgiven": 2}),
+        ("suspend", False),
+        ("job.attempt", 2),
+        ("serverLostSeconds", 60),
+    ],
+)
+def test_what_changes_while_a_job_runs_needs_no_other_approval(path: str, value: Any) -> None:
+    assert assignment_digest({"spec": changed(SPEC, path, value)}) == assignment_digest({"spec": SPEC})
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["trustDomain", "job.uid", "job.namespace", "site", "workflow.rounds", "trainer.image", "trainer.files", "trainer.env",
+     "trainer.resources", "data"],
+)  # fmt: skip
+def test_what_a_person_judges_does(path: str) -> None:
+    assert assignment_digest({"spec": changed(SPEC, path, "other")}) != assignment_digest({"spec": SPEC})
+
+
 floors = st.fixed_dictionaries(
     {},
     optional={

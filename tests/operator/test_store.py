@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from fedjob_operator import names
 from fedjob_operator.metrics import Metrics
 from fedjob_operator.names import Kind
@@ -107,3 +109,16 @@ def test_a_child_has_drifted_when_somebody_wrote_it_and_not_when_a_status_change
     assert not drifted(5, ours)
     assert not drifted(6, ours, counted)
     assert drifted(7, ours, counted, edited)
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "٣", "9" * 5000, ""])
+def test_whatever_number_a_stranger_writes_on_a_pod_or_a_job_is_taken_for_none(text: str) -> None:
+    store = Store()
+    for kind in (names.POD, names.JOB):
+        store.listed(kind.name, [thing(kind, "theirs", 1, **SERVER, **{names.RUN_LABEL: text})])
+    job = thing(names.FEDERATED_JOB, "digits", 2)
+    job["metadata"]["uid"] = "u"
+    store.see(names.FEDERATED_JOB.name, job)
+    seen = store.job(DIGITS)
+    assert seen is not None
+    assert [found.run for found in (*seen.pods, *seen.server_jobs)] == [0, 0]

@@ -13,7 +13,7 @@ A verdict is final: whatever happens to the children afterwards, a job that has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -65,8 +65,9 @@ class Case:
         return int(self.progress.get("completedRounds") or 0)
 
     def of(self, attempt: int) -> build.Of:
-        """The job as the builders see it."""
-        return build.Of(self.job, self.uid, attempt, self.settings)
+        """The job as the builders see it, with the image that it began with."""
+        image = (self.seen.job.get("status") or {}).get("runtimeImage") or self.settings.runtime_image
+        return build.Of(self.job, self.uid, attempt, replace(self.settings, runtime_image=image))
 
 
 def desired_state(seen: Observed, now: datetime, settings: Settings, trust: Trust) -> Plan:
@@ -133,7 +134,9 @@ def _turn(case: Case, memory: Memory) -> State | None:
 
 
 def _run(case: Case, memory: Memory, accepted: State) -> Plan:
-    memory = replace(memory, started_at=memory.started_at or case.now)
+    memory = replace(
+        memory, started_at=memory.started_at or case.now, image=memory.image or case.settings.runtime_image
+    )
     if memory.running_at is None and case.progress.get("state") == "Running":
         memory = replace(memory, running_at=case.now)
     issue, certified = _certificate(case, memory)
@@ -141,7 +144,7 @@ def _run(case: Case, memory: Memory, accepted: State) -> Plan:
     first = memory.server.run == 0
     memory = replace(memory, server=server.server, released=memory.released or server.ready.status == TRUE)
     views, of = sites.views(case.job.spec, case.seen, case.completed_rounds), case.of(memory.attempt)
-    assigned = _assignments(case, of, views, suspend=not memory.released)
+    assigned = _assignments(case, of, views, suspend=lambda _: not memory.released)
     views = sites.unjudged(views, {m["spec"]["site"] for m in differing(assigned, case.seen.children)})
     verdict = server.verdict or _hopeless(case, views) or _late(case, memory, server.ready)
     if verdict is not None:
@@ -188,11 +191,14 @@ def _renewal(case: Case) -> float | None:
     return certificate.seconds_left(present, key, case.now) if present else None
 
 
-def _assignments(case: Case, of: build.Of, views: Iterable[SiteView], *, suspend: bool) -> list[Manifest]:
+def _assignments(
+    case: Case, of: build.Of, views: Iterable[SiteView], *, suspend: Callable[[SiteView], bool]
+) -> list[Manifest]:
+    """The SiteJobs of the sites that the job may use. suspend: of which no pod may run."""
     here = case.job.metadata.namespace
     places = {name: site.namespace or here for name, site in case.seen.sites.items() if sites.open_to(site, here)}
     return [
-        build_site.site_job(of, view.name, places[view.name], case.trust, forgiven=view.forgiven, suspend=suspend)
+        build_site.site_job(of, view.name, places[view.name], case.trust, forgiven=view.forgiven, suspend=suspend(view))
         for view in views
         if view.name in places
     ]
@@ -293,9 +299,10 @@ def _old_runs(case: Case, memory: Memory) -> list[Delete]:
 def _suspend(case: Case, memory: Memory, accepted: State) -> Plan:
     views = sites.views(case.job.spec, case.seen, case.completed_rounds)
     active = [job for job in case.seen.server_jobs if not job.finished and not job.leaving]
-    left = _boundary_seconds(case, memory) if active else 0.0
+    ready = any(pod.ready and pod.run == memory.server.run for pod in case.seen.pods)  # else nobody hears of the pause
+    left = _boundary_seconds(case, memory) if active and ready else 0.0
     of = case.of(memory.attempt)
-    wanted = _assignments(case, of, views, suspend=left <= 0) if case.seen.site_jobs else []
+    wanted = _assignments(case, of, views, suspend=lambda _: left <= 0) if case.seen.site_jobs else []
     # While the server runs: a round may last longer than its certificate.
     issue, certified = _certificate(case, memory) if left > 0 else ((), None)
     reason = "Suspending" if left > 0 else "Suspended"
@@ -344,13 +351,14 @@ def _after_the_end(case: Case, memory: Memory) -> Plan:
             for job in case.seen.server_jobs
             if not job.leaving and (everything or not job.finished)
         ]
-        if everything and over:
-            delete += [_site_gone(s.namespace, s.name, s.uid) for s in case.seen.site_jobs]
-        elif over and case.seen.site_jobs:
-            wanted = _assignments(case, case.of(memory.attempt), views, suspend=True)
+    if over and spec.clean_pod_policy == "All":
+        delete += [_site_gone(s.namespace, s.name, s.uid) for s in case.seen.site_jobs]
+    elif over and case.seen.site_jobs:
+        stays = {"Running"} if spec.clean_pod_policy == "None" else set()  # what runs may run on; nothing starts again
+        wanted = _assignments(case, case.of(memory.attempt), views, suspend=lambda view: view.state not in stays)
     facts = Facts(case.seen, memory, State(TRUE, "Accepted"), case.now, job=case.job, views=views)
     again = _soonest(None if over else grace - passed, None if ttl is None else ttl - passed)
-    return _plan(case, facts, wanted, (), (), delete, again, strays=False)
+    return _plan(case, facts, wanted, (), (), delete, again, strays=bool(over and spec.clean_pod_policy != "All"))
 
 
 # ------------------------------------------------------------------------------------------------------ the plan
@@ -369,11 +377,15 @@ def _plan(
 ) -> Plan:
     """Only what differs: a pass over a job that is as it should be plans no write at all."""
     told = compose(facts)
-    assigned = {m["metadata"]["name"] for m in wanted if m["kind"] == SITE_JOB.name}
-    if strays and assigned:
+    assigned = {(m["metadata"]["namespace"], m["metadata"]["name"]) for m in wanted if m["kind"] == SITE_JOB.name}
+    if strays:
         delete = [
             *delete,
-            *(_site_gone(s.namespace, s.name, s.uid) for s in case.seen.site_jobs if s.name not in assigned),
+            *(
+                _site_gone(s.namespace, s.name, s.uid)
+                for s in case.seen.site_jobs
+                if (s.namespace, s.name) not in assigned
+            ),
         ]
     return replace(
         told,

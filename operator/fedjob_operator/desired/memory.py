@@ -17,7 +17,8 @@ class Memory:
     """attempt: goes up when the clients must start anew; older ones are refused by the server, by number.
 
     running_at: when the workflow was first seen at work. suspended_since: when spec.suspend was first seen, None unless it is set.
-    released: the server was ready once in this attempt, so the sites may start their pods.
+    released: the server was ready once in this attempt, so the sites may start their pods. image: of the runtime, from the job's
+    first pass on: an upgrade of the hub changes no job that is under way, nor what a site has approved.
     """
 
     attempt: int = 1
@@ -29,6 +30,7 @@ class Memory:
     server: Server = NEVER_STARTED
     verdict: Verdict | None = None
     ended_at: datetime | None = None
+    image: str = ""
 
     def active_seconds(self, now: datetime) -> float:
         """How long the job has been under way, without the time that it was suspended."""
@@ -64,6 +66,7 @@ def remember(job: Raw, spec: JobSpec | None) -> Memory:
         ),
         verdict=_verdict(job),
         ended_at=moment(status.get("completionTime")),
+        image=str(status.get("runtimeImage") or ""),
     )
 
 

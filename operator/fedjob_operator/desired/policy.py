@@ -20,6 +20,8 @@ from .conditions import FALSE, TRUE, UNKNOWN, State
 
 _MAX_SHOWN = 200  # characters of a command in a message
 
+_JUDGED = ("trustDomain", "site", "sites", "workflow", "exchange", "trainer", "scheduling", "data")
+
 
 def judge(policy: Raw | None, site_job: Raw, now: datetime) -> tuple[State, Raw | None]:
     """The condition Accepted, and the policy's entry for the data that the job names (None if it names none)."""
@@ -66,9 +68,10 @@ def words_stay(policy: Raw | None) -> bool:
 
 
 def assignment_digest(site_job: Raw) -> str:
-    """What an approval is for: the assignment without what changes while it runs. Another assignment needs another approval."""
-    spec = {key: value for key, value in site_job["spec"].items() if key not in ("approval", "suspend", "restarts")}
-    return digest({**spec, "job": {key: value for key, value in spec["job"].items() if key != "attempt"}})
+    """What an approval is for: what a person judges. Certificates of the hub, its budgets and the server's address may change meanwhile."""
+    spec = site_job["spec"]
+    judged = {key: spec[key] for key in _JUDGED if key in spec}
+    return digest({**judged, "job": {key: value for key, value in spec["job"].items() if key != "attempt"}})
 
 
 def _approved(rule: Raw, site_job: Raw) -> State:

@@ -33,6 +33,10 @@ _BAD_WHEN_TRUE = frozenset({"Finished"})
 _QUIET = frozenset({"Accepted", "NotStarted", "NotFinished", "Pending", "Suspended", "Finished", "Succeeded"})
 _KEYS = ("observedGeneration", "attempt", "run", "restarts", "lastTermination", "certificateNotAfter", "conditions")
 _UNFINISHED = State(FALSE, "NotFinished")
+_FOREIGN = State(
+    FALSE, "NotAssigned", "spec.job, spec.site: no such job of the hub places this site here; it gets no certificate"
+)
+_FOREIGN_SECONDS = 5.0  # the job may be heard of later than its assignment
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ def desired_state(seen: ObservedSite, now: datetime, settings: Settings, trust: 
     if condition(raw, "Finished")[0] == TRUE and script.attempt == spec["job"]["attempt"]:
         return NOTHING
     issue, renewal = _certificate(at, seen, now, trust)
+    if issue and not seen.assigned:
+        return replace(_told(seen, Step(script, State(FALSE, "NotStarted")), _FOREIGN, now), again=_FOREIGN_SECONDS)
     found = step(script, _speechless(seen) if words_stay(policy) else seen, spec, now)
     told = _told(seen, found, accepted, now)
     create = (_run_of(at, found.script.run, first=script.run == 0),) if found.start else ()

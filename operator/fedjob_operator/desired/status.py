@@ -27,7 +27,7 @@ _ALL_SITES = State(FALSE, "AllSites")
 _HINDRANCES = frozenset({"DiskFull"})  # what a server that runs may say of itself, and no round ends while it lasts
 _SITE_KEYS = ("state", "reason", "message", "restarts", "forgiven", "restartRound")
 _KEYS = (
-    "observedGeneration", "state", "attempt", "startTime", "runningTime", "completionTime", "suspendedTime",
+    "observedGeneration", "state", "attempt", "runtimeImage", "startTime", "runningTime", "completionTime", "suspendedTime",
     "suspendedSeconds", "conditions", "server", "sites", "siteSummary", "certificates",
 )  # fmt: skip
 
@@ -149,6 +149,7 @@ def _numbers(facts: Facts) -> dict[str, Any]:
         "observedGeneration": facts.seen.job["metadata"]["generation"],
         "state": _state(facts),
         "attempt": memory.attempt,
+        "runtimeImage": memory.image or None,
         "startTime": _time(memory.started_at),
         "runningTime": _time(memory.running_at),
         "completionTime": _time(memory.ended_at),

@@ -131,6 +131,12 @@ class JobStatus(Status):
     attempt: Count | None = Field(
         default=None, description="Number of the attempt, from 1; reports of older attempts are dropped."
     )
+    runtime_image: str | None = Field(
+        default=None,
+        max_length=512,
+        title="text",
+        description="Image of the server, and of scripts without one of their own: the hub's when the job began.",
+    )
     start_time: Timestamp | None = Field(default=None, description="When the job was first let run.")
     running_time: Timestamp | None = Field(default=None, description="When its first round began.")
     completion_time: Timestamp | None = Field(default=None, description="When it ended.")

@@ -165,6 +165,10 @@ SITE_JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
             "Accepted": Reason("A rule of the policy allows the job."),
             "NoPolicy": Reason("The site has no SitePolicy: nothing runs.", "Create the SitePolicy named default in this namespace."),
             "Refused": Reason("The policy refuses the job; the message gives every reason.", "Change the policy, or ask for a different job."),
+            "NotAssigned": Reason(
+                "No FederatedJob assigns this site here, so nobody gets a certificate in its name.",
+                "Delete this SiteJob, if the hub has not made it; its job may be gone.",
+            ),
             "NeedsApproval": Reason("The policy leaves the decision to a person.", "Set spec.approval of this SiteJob."),
             "Denied": Reason("A person refused the job.", "Set spec.approval again to change this."),
             "SiteSuspended": Reason("The site takes no jobs at the moment.", "Set spec.suspend of its SitePolicy to false."),
