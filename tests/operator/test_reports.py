@@ -9,7 +9,7 @@ from typing import Any
 
 from fedjob.api import JobStatus
 from fedjob.records import Condition, FinalModel, JobRef, Progress, SiteStatus, Status
-from fedjob_operator.hub.reports import is_news, manifest
+from fedjob_operator.hub.reports import is_news, manifest, without_metrics
 
 JOB = {"metadata": {"namespace": "n", "name": "digits", "uid": "u", "resourceVersion": "7"}, "spec": {}}
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -36,6 +36,9 @@ def test_a_report_is_what_the_model_of_the_status_allows() -> None:
         replace(REPORT, reason="loss is 0.1, at most 0.2", state="Complete"),
         replace(REPORT, model=FinalModel("0" * 64, 12)),
         replace(REPORT, conditions=(FULL, Condition("Odd"))),
+        replace(REPORT, reason="3rd", conditions=(Condition("No room"), Condition("Odd", "two words"))),
+        replace(REPORT, reason="ünfit"),
+        replace(REPORT, metrics={"my metric": 1.0, "": 2.0, "x" * 500: 3.0, "a\x00b\u2003c": 4.0}),
     ):
         told = manifest(JOB, report, NOW)
         status = JobStatus.model_validate_json(json.dumps(told["status"]))
@@ -58,6 +61,17 @@ def test_a_round_a_site_or_a_metric_is_news() -> None:
         replace(REPORT, model=FinalModel("0" * 64, 12)),
     ):
         assert is_news(after(REPORT), manifest(JOB, changed, NOW))
+
+
+def test_a_metric_keeps_what_can_be_shown_of_its_name() -> None:
+    told = manifest(JOB, replace(REPORT, metrics={"my metric": 1.0, "loss": 2.0}), NOW)
+    assert told["status"]["metrics"] == [{"name": "loss", "value": "2"}, {"name": "my_metric", "value": "1"}]
+    rest = without_metrics(told)["status"]
+    assert (rest["metrics"], rest["progress"], rest["sites"]) == (
+        [],
+        told["status"]["progress"],
+        told["status"]["sites"],
+    )
 
 
 def test_what_hinders_the_server_is_told_and_so_is_its_end() -> None:

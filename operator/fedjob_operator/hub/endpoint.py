@@ -25,6 +25,7 @@ from fedjob.tls import server_context
 from .. import names, pki
 from ..cluster import ApiError, Cluster
 from ..metrics import Metrics
+from ..plan import Manifest
 from . import reports
 
 log = logging.getLogger(__name__)
@@ -109,11 +110,25 @@ class Endpoint:
             return self._answer(404, "gone", f"there is no job {namespace}/{name} with this certificate's UID")
         manifest = reports.manifest(job, report, datetime.now(UTC))
         if reports.is_news(job, manifest):
-            await self.cluster.apply(manifest, status=True, manager=names.PROGRESS_MANAGER)
-            self.metrics.reports.labels("written").inc()
+            self.metrics.reports.labels(await self._apply(manifest)).inc()
         else:
             self.metrics.reports.labels("unchanged").inc()
         return web.json_response({"suspend": bool(job["spec"].get("suspend"))})
+
+    async def _apply(self, manifest: Manifest) -> str:
+        """Write a report, without its metrics if the API server takes none of it otherwise; returns the result.
+
+        What no try can mend is logged and is no reason to keep from the server whether the job should pause.
+        """
+        for wanted in (manifest, reports.without_metrics(manifest)):
+            try:
+                await self.cluster.apply(wanted, status=True, manager=names.PROGRESS_MANAGER)
+                return "written"
+            except ApiError as e:
+                if e.conflict or not e.refused:
+                    raise
+                log.error("a report is refused: %s", e)
+        return "refused"
 
     def _job_of(self, request: web.Request) -> str:
         """UID of the job whose server calls. Raises IdentityError."""

@@ -5,6 +5,7 @@ A report is the `status.json` of a run (`fedjob.records.Status`). Who may speak 
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,9 @@ MAX_BYTES = 256 * 1024
 _MAX_METRICS = 32
 _MAX_CONDITIONS = 8
 _MAX_TEXT = 512
+_MAX_NAME = 128
+_WORD = re.compile("[A-Za-z][A-Za-z0-9]{0,63}")
+_UNSHOWN = re.compile(r"[\s\x00]")
 
 
 def manifest(job: Raw, report: Status, now: datetime) -> Manifest:
@@ -27,7 +31,7 @@ def manifest(job: Raw, report: Status, now: datetime) -> Manifest:
     """
     before: Raw = (job.get("status") or {}).get("progress") or {}
     progress = report.progress
-    word = report.reason.isalnum()  # a stop condition that holds is told in a sentence
+    word = _is_word(report.reason)  # a stop condition that holds is told in a sentence
     told: dict[str, Any] = {
         "state": report.state,
         **({"reason": report.reason} if word else {}),
@@ -47,12 +51,13 @@ def manifest(job: Raw, report: Status, now: datetime) -> Manifest:
         told["lastRoundTime"] = stamp(now)
     if report.conditions:
         told["conditions"] = [
-            {"type": c.type, **({"reason": c.reason} if c.reason else {}), "message": c.message[:_MAX_TEXT]}
+            {"type": c.type, **({"reason": c.reason} if _is_word(c.reason) else {}), "message": c.message[:_MAX_TEXT]}
             for c in report.conditions[:_MAX_CONDITIONS]
+            if _is_word(c.type)
         ]
     if progress.eta_seconds is not None:
         told["etaSeconds"] = round(progress.eta_seconds)
-    metrics = [{"name": key, "value": f"{value:.6g}"} for key, value in sorted(report.metrics.items())][:_MAX_METRICS]
+    metrics = [{"name": key, "value": value} for key, value in sorted(_metrics(report).items())][:_MAX_METRICS]
     sites = [
         {
             "name": site.name,
@@ -71,6 +76,20 @@ def manifest(job: Raw, report: Status, now: datetime) -> Manifest:
         "metadata": {part: job["metadata"][part] for part in ("namespace", "name", "uid", "resourceVersion")},
         "status": status,
     }
+
+
+def without_metrics(wanted: Manifest) -> Manifest:
+    """The rest of a report, where the API server refuses it: how far the job is matters more than its metrics."""
+    return {**wanted, "status": {**wanted["status"], "metrics": []}}
+
+
+def _is_word(text: str) -> bool:
+    return _WORD.fullmatch(text) is not None
+
+
+def _metrics(report: Status) -> dict[str, str]:
+    """Metrics under names that the status can have: what it cannot is "_"."""
+    return {_UNSHOWN.sub("_", key)[:_MAX_NAME] or "_": f"{value:.6g}" for key, value in report.metrics.items()}
 
 
 def is_news(job: Raw, wanted: Manifest) -> bool:
