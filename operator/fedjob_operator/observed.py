@@ -289,7 +289,9 @@ def read_pod(raw: Raw) -> Pod:
     ends = {c["name"]: c["state"]["terminated"] for c in containers if "terminated" in (c.get("state") or {})}
     own = ends.pop(label(raw, ROLE_LABEL), {})
     other = next((name for name, end in ends.items() if end.get("exitCode")), "")
-    problem, words = _problem(conditions, containers, leaving)
+    node = (raw.get("spec") or {}).get("nodeName") or ""
+    silent = _silent(status, conditions, leaving)
+    problem, words = ("NodeLost", f"node {node} does not answer") if silent else _problem(conditions, containers)
     verdict, said = _last_words(own)
     return Pod(
         name=raw["metadata"]["name"],
@@ -298,7 +300,7 @@ def read_pod(raw: Raw) -> Pod:
         phase=status.get("phase", "Pending"),
         ready=conditions.get("Ready", {}).get("status") == "True" and not leaving,
         leaving=leaving,
-        node=(raw.get("spec") or {}).get("nodeName") or "",
+        node=node,
         exit_code=own.get("exitCode"),
         verdict=verdict,
         disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
@@ -347,7 +349,7 @@ def _mounting(status: Raw, conditions: Mapping[str, Raw]) -> bool:
     return status.get("phase", "Pending") == "Pending" and started == "False"
 
 
-def _problem(conditions: Mapping[str, Raw], containers: Iterable[Raw], leaving: bool) -> tuple[str, str]:
+def _problem(conditions: Mapping[str, Raw], containers: Iterable[Raw]) -> tuple[str, str]:
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         return "Unschedulable", str(scheduled.get("message", ""))
@@ -356,11 +358,21 @@ def _problem(conditions: Mapping[str, Raw], containers: Iterable[Raw], leaving: 
         if waiting.get("reason") in _IMAGE_REASONS | _CONFIG_REASONS:
             kind = "ImagePull" if waiting["reason"] in _IMAGE_REASONS else "Pending"
             return kind, f"{container.get('image', '')}: {waiting['reason']}: {waiting.get('message', '')}"
-    if leaving and conditions.get("Ready", {}).get("reason") == "NodeStatusUnknown":
-        return "NodeLost", "the node does not answer"
-    if conditions.get("DisruptionTarget", {}).get("reason") == "DeletionByTaintManager" and leaving:
-        return "NodeLost", str(conditions["DisruptionTarget"].get("message", ""))
     return "", ""
+
+
+def _silent(status: Raw, conditions: Mapping[str, Raw], leaving: bool) -> bool:
+    """Whether the node of a pod that has not ended does not answer.
+
+    The controller of nodes takes a pod's readiness and nothing else, and gives no reason; a kubelet always gives one, but
+    its last word is all there is of a pod that was not ready before. That one is known when its deletion gets no answer.
+    """
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return False
+    ready, inside = conditions.get("Ready", {}), conditions.get("ContainersReady", {})
+    if ready.get("status") == "False" and not ready.get("reason") and inside.get("status") == "True":
+        return True
+    return leaving and conditions.get("DisruptionTarget", {}).get("reason") == "DeletionByTaintManager"
 
 
 def read_entry(raw: Raw) -> Entry:

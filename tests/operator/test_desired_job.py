@@ -153,7 +153,8 @@ def test_no_new_run_while_a_pod_of_the_old_one_may_live(world: Any) -> None:
     up(world, key)
     pod = world.pods(SERVER)[0]
     world.end_pod(pod, 137)
-    lost = {"phase": "Running", "conditions": [{"type": "Ready", "status": "False", "reason": "NodeStatusUnknown"}]}
+    conditions = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+    lost = {"phase": "Running", "conditions": conditions}
     metadata = {**pod["metadata"], "deletionTimestamp": "2030-01-01T00:01:00Z"}
     world.put(names.POD, "team-a", pod["metadata"]["name"], metadata=metadata, status=lost)
     world.now += timedelta(minutes=10)
@@ -163,6 +164,35 @@ def test_no_new_run_while_a_pod_of_the_old_one_may_live(world: Any) -> None:
     world.remove((names.POD.name, "team-a", pod["metadata"]["name"]))
     world.settle()
     assert world.status(key)["server"]["run"] == 2
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+@pytest.mark.parametrize("was_ready", [True, False])
+def test_a_pod_of_a_silent_node_is_told_by_the_node(world: Any, was_ready: bool, leaving: bool) -> None:
+    """As Kubernetes writes them: readiness is taken without a reason, later the pod is asked to leave."""
+    key = world.submit()
+    up(world, key)
+    pod = world.pods(SERVER)[0]
+    of_the_kubelet = {} if was_ready else {"reason": "ContainersNotReady"}
+    conditions = [
+        {"type": "Ready", "status": "False", **of_the_kubelet},
+        {"type": "ContainersReady", "status": str(was_ready), **of_the_kubelet},
+    ]
+    if leaving:
+        pod["metadata"]["deletionTimestamp"] = "2030-01-01T00:01:00Z"
+        conditions.append({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"})
+    status = {"phase": "Running", "conditions": conditions}
+    name = pod["metadata"]["name"]
+    world.put(names.POD, "team-a", name, metadata=pod["metadata"], spec={"nodeName": "worker-7"}, status=status)
+    world.settle()
+    state, reason = world.condition(key, "ServerReady")
+    found = next(c for c in world.status(key)["conditions"] if c["type"] == "ServerReady")
+    assert state == "False"
+    if was_ready or leaving:
+        assert (reason, found["message"]) == ("NodeLost", f"pod {name}: node worker-7 does not answer")
+    else:
+        assert reason == "Pending"
+    assert world.status(key)["server"]["run"] == 1
 
 
 def test_a_job_that_somebody_deletes_comes_back_once_its_pod_is_gone(world: Any) -> None:

@@ -42,7 +42,7 @@ _PODS: Final = {
         "See the message, which is the kubelet's; the pod starts by itself once what is missing is there.",
     ),
     "NodeLost": Reason(
-        "The pod's node does not answer; no second server is started while the first may still be alive.",
+        "The pod's node does not answer; no other pod is started while this one may still be alive.",
         "Bring the node back, or delete the Node, or taint it node.kubernetes.io/out-of-service.",
     ),
     "Restarting": Reason("The process died and is started again after a pause.", "See the message for its last words."),

@@ -1,4 +1,4 @@
-"""Fixtures of the tests on a real cluster: kubelet, containerd, images. One cluster serves a whole run.
+"""Fixtures of the tests on a real cluster: kubelet, containerd, images. One cluster of one node serves a whole run.
 
 Where this machine lacks something they are skipped, and say what; with FEDJOB_REQUIRE_CLUSTER set they fail instead.
 """
@@ -81,9 +81,9 @@ def hub(cluster: Cluster, images: Images) -> Helm:
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """A test that failed shows what the cluster has to say: it is gone when a person comes to look."""
     report = yield
-    made = getattr(item, "funcargs", {}).get("cluster")
-    if report.failed and made is not None:
-        report.sections.append(("the cluster", failure(made)))
+    if report.failed:
+        clusters = (found for found in getattr(item, "funcargs", {}).values() if isinstance(found, Cluster))
+        report.sections.extend(("the cluster", failure(made)) for made in clusters)
     return report
 
 

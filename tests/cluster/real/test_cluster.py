@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cluster.kube import Kube, RefusedError, until
-from cluster.real import busybox, cgroups, layout, network
+from cluster.real import busybox, cgroups, layout, network, power
 from cluster.real import cluster as clusters
 from cluster.real.cluster import Cluster, running
 from cluster.real.images import Images
@@ -86,6 +86,25 @@ def test_two_clusters_run_side_by_side_and_reach_each_others_node_ports(
         place = second.layout
     assert _traces(place) == []
     assert admin.get(POD, namespace, "web")["status"]["phase"] == "Running"
+
+
+def test_containerd_and_the_api_server_die_and_a_pod_runs_on(
+    cluster: Cluster, admin: Kube, namespace: str, pod: Callable[..., Any]
+) -> None:
+    pod("runner", busybox.NAME)
+    cluster.plane.kubectl("wait", "pod/runner", "--namespace", namespace, "--for=condition=Ready", "--timeout=60s")
+    [node] = cluster.nodes
+    before = cgroups.pids(node.namespace, admin.get(POD, namespace, "runner")["metadata"]["uid"])
+    power.containerd_restart(cluster, node)
+    power.api_server_stop(cluster)
+    with pytest.raises(OSError):
+        admin.get(POD, namespace, "runner")
+    power.api_server_start(cluster)
+    asking = ("exec", "runner", "--namespace", namespace, "--", "echo", "here")
+    assert cluster.plane.kubectl(*asking) == "here\n"
+    seen = admin.get(POD, namespace, "runner")
+    assert seen["status"]["containerStatuses"][0]["restartCount"] == 0
+    assert cgroups.pids(node.namespace, seen["metadata"]["uid"]) == before
 
 
 def _traces(place: layout.Layout) -> list[str]:
