@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.kube import until
-from cluster.real import federation, installation, power
+from cluster.real import federation, installation, network, power
 from cluster.real.cluster import Cluster, running
 from cluster.real.federation import HOSPITALS, Submitted
 from cluster.real.images import Images
@@ -19,7 +19,7 @@ from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER
 
 ROUNDS = 20
-DRAIN_SECONDS = 20  # longer than an eviction that is let through, so that only what is refused is left
+DRAIN_SECONDS = 40  # longer than the grace of a pod that is evicted, so that only what is refused is left
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +39,26 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
     return federation.local_model(federation.steady("steady", ROUNDS, 0.0), tmp_path_factory.mktemp("local"))
 
 
+@pytest.fixture
+def team(pair: Cluster) -> Iterator[Cluster]:
+    """The pair, with both nodes there and open to pods before and after the test."""
+    yield pair
+    for node in pair.nodes:
+        if node.namespace not in network.namespaces():
+            power.node_start(pair, node)
+        schedule(pair, node, allowed=True)
+
+
 def schedule(pair: Cluster, node: Node, *, allowed: bool) -> None:
     """Whether pods may be placed on a node."""
     pair.plane.kubectl("uncordon" if allowed else "cordon", node.name)
 
 
-def placed(pair: Cluster, name: str, server: Node, clients: Node) -> Submitted:
+def placed(pair: Cluster, name: str, server: Node, clients: Node, round_seconds: float) -> Submitted:
     """A job with its server on one node and all its clients on another, or on the same, two rounds after its start."""
     [other] = set(pair.nodes) - {server}
     schedule(pair, other, allowed=False)
-    job = federation.submit(pair, federation.steady(name, ROUNDS, 1.0))
+    job = federation.submit(pair, federation.steady(name, ROUNDS, round_seconds))
     until("the server to have a node", lambda: nodes(job, SERVER) == [server.name])
     schedule(pair, other, allowed=True)
     [empty] = set(pair.nodes) - {clients}
@@ -93,24 +103,24 @@ def sites(job: Submitted) -> dict[str, tuple[str, str, str]]:
 
 @pytest.mark.measure("C2")
 def test_a_drain_moves_clients_and_waits_for_the_server_until_the_job_is_suspended(
-    pair: Cluster, expected: str
+    team: Cluster, expected: str
 ) -> None:
-    first, second = pair.nodes
-    job = placed(pair, "drained", server=first, clients=first)
+    first, second = team.nodes
+    job = placed(team, "drained", server=first, clients=first, round_seconds=4.0)
     [server] = job.pods(SERVER)
-    refused = drain(pair, first)
+    refused = drain(team, first)
     assert server["metadata"]["name"] in refused
     assert "disruption budget" in refused
-    until("the clients on the other node", lambda: running_on(job, CLIENT) == [second.name] * len(HOSPITALS))
+    until("the clients on the other node", lambda: running_on(job, CLIENT) == [second.name] * len(HOSPITALS), 120)
     assert [pod["metadata"]["uid"] for pod in job.pods(SERVER)] == [server["metadata"]["uid"]]
     job.round_reached(job.completed_rounds + 1)
 
     suspend(job, True)
-    until("the server to go", lambda: not job.pods(SERVER))
-    assert drain(pair, first) == ""
+    until("the server to go", lambda: not job.pods(SERVER), 120)
+    assert drain(team, first) == ""
     suspend(job, False)
     until("the server to wait for the node of its volume", lambda: job.condition("ServerReady")[1] == "Unschedulable")
-    schedule(pair, first, allowed=True)
+    schedule(team, first, allowed=True)
     job.complete()
     assert job.model() == expected
     assert job.history() == list(range(ROUNDS))
@@ -121,18 +131,18 @@ def suspend(job: Submitted, so: bool) -> None:
 
 
 @pytest.mark.measure("C2")
-def test_the_clients_node_is_lost_and_comes_back(pair: Cluster, expected: str) -> None:
+def test_the_clients_node_is_lost_and_comes_back(team: Cluster, expected: str) -> None:
     """It is away until its pods shall leave it, which they cannot: no others are started while they may live."""
-    first, second = pair.nodes
-    job = placed(pair, "lost-clients", server=first, clients=second)
-    power.node_stop(pair, second)
+    first, second = team.nodes
+    job = placed(team, "lost-clients", server=first, clients=second, round_seconds=1.0)
+    power.node_stop(team, second)
     until("the sites to be told lost", lambda: all(reason == "NodeLost" for _, reason, _ in sites(job).values()), 120)
     for _, _, message in sites(job).values():
         assert second.name in message
     assert job.condition("ServerReady")[0] == "True"
     until("the clients to be asked to leave", lambda: nodes(job, CLIENT) == [], 120)
     stands = job.completed_rounds
-    power.node_start(pair, second)
+    power.node_start(team, second)
     job.round_reached(stands + 1)
     job.complete()
     assert job.model() == expected
@@ -140,16 +150,16 @@ def test_the_clients_node_is_lost_and_comes_back(pair: Cluster, expected: str) -
 
 
 @pytest.mark.measure("C2")
-def test_the_servers_node_is_lost_and_comes_back(pair: Cluster, expected: str) -> None:
+def test_the_servers_node_is_lost_and_comes_back(team: Cluster, expected: str) -> None:
     """No second server is started, whoever could run it."""
-    first, second = pair.nodes
-    job = placed(pair, "lost-server", server=first, clients=second)
+    first, second = team.nodes
+    job = placed(team, "lost-server", server=first, clients=second, round_seconds=1.0)
     [server] = job.pods(SERVER)
-    power.node_stop(pair, first)
+    power.node_stop(team, first)
     until("the server to be told lost", lambda: job.condition("ServerReady")[1] == "NodeLost", 120)
     assert first.name in job.condition("ServerReady")[2]
     assert [pod["metadata"]["uid"] for pod in job.pods(SERVER)] == [server["metadata"]["uid"]]
-    power.node_start(pair, first)
+    power.node_start(team, first)
     job.complete()
     assert job.model() == expected
     assert job.history() == list(range(ROUNDS))
