@@ -129,10 +129,7 @@ class Processes:
         self.forget()
 
     def forget(self) -> None:
-        """From now on `check` looks only at what still runs. A process that dies is waited for: its threads hold its ports a little longer."""
-        for process in self.started:
-            if not birth(process.pid):
-                process.wait(STOP_SECONDS)
+        """From now on `check` looks only at what still runs."""
         self.started = [process for process in self.started if process.poll() is None]
 
     def check(self) -> None:
