@@ -30,7 +30,7 @@ from .installation import NAME, SYSTEM
 TEAM = "team-a"
 GATE = "gate"  # data of every hospital: a claim of this name, which a test makes; see `volumes.Gate`
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
-JOB_SECONDS = 300.0
+JOB_SECONDS = 600.0
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "mnist" / "cluster.yaml"
 _STEADY = Path(__file__).with_name("train.py")
