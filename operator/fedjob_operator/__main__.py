@@ -34,6 +34,8 @@ from .metrics import Metrics, QueueGauges
 from .names import Kind
 from .observed import Raw
 from .pki import NoAuthorityError
+from .reach import Reach
+from .readmission import Readmission
 from .reconcile import Reconciler
 from .resync import Resync
 from .rotation import Rotation
@@ -110,10 +112,14 @@ class Replica:
         )
         self.cluster = Cluster(self.metrics, may_write=self.leadership.check)
         self.health = Health(self.metrics, time.monotonic)
-        self.resync = Resync(self.cluster, self.store, settings, self.metrics, self.queue.add)
+        self.reach = Reach(self.store, settings, self.metrics)
+        self.resync = Resync(self.cluster, self.store, self.reach, self.metrics, self.queue.add)
+        self.readmission = Readmission(self.cluster, self.resync, self.reach)
         self.rotation = Rotation(self.cluster, self.free, self.store, settings, self.metrics, self._trust_changed)
         authority = self.rotation.authority
-        self.reconciler = Reconciler(self.cluster, self.store, self.queue, settings, self.metrics, authority)
+        self.reconciler = Reconciler(
+            self.cluster, self.store, self.queue, settings, self.metrics, authority, self.reach.doubt
+        )
         self.endpoint = Endpoint(
             self.free, self.metrics, authority, settings.hub_name, settings.trust_domain, settings.certificate_life,
             time.monotonic,
@@ -149,8 +155,9 @@ class Replica:
         log.info("listed", extra=self.store.sizes())
         tasks = [
             hold,
-            asyncio.create_task(triggers.watch(self.settings, self._hear, self.metrics.watch_restarts.inc)),
+            asyncio.create_task(triggers.watch(self.reach, self._hear, self.metrics.watch_restarts.inc)),
             asyncio.create_task(self.resync.follow()),
+            asyncio.create_task(self.readmission.follow()),
             *(asyncio.create_task(self.queue.work(self._pass)) for _ in range(self.settings.workers)),
             asyncio.create_task(self._resync_for_ever()),
             asyncio.create_task(self._look_for_refusals_for_ever()),
@@ -172,7 +179,7 @@ class Replica:
         await self.free.close()
 
     async def _pass(self, key: Key) -> None:
-        if key.controller in self.settings.controllers:
+        if key.controller in self.settings.controllers and key.namespace not in self.store.forbidden:
             await self.reconciler.one_pass(key)
         else:
             self.queue.done(key)

@@ -66,6 +66,12 @@ class Metrics:
         self.watch_missed = Counter(
             "fedjob_watch_missed", "Objects that a list showed and the watch had not told.", ("kind",), registry=r
         )
+        self.forbidden = Gauge(
+            "fedjob_namespace_forbidden",
+            "1 for a namespace that the operator should look after and that does not let it in.",
+            ("watched_namespace",),
+            registry=r,
+        )
         self.status_writes = Counter(
             "fedjob_status_writes", "Writes of a status.", ("controller", "result"), registry=r
         )

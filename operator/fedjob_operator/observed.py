@@ -178,6 +178,7 @@ class Observed:
     trouble: str = ""  # why the API server refused the last pass
     unassigned: Mapping[str, str] = field(default_factory=dict)  # sites whose SiteJob it refused, and why
     ahead: int = 0
+    forbidden: Mapping[str, str] = field(default_factory=dict)  # namespaces that do not let us in, and its words
 
     def run(self, number: int) -> BatchJob | None:
         """The server's Job number `number`."""

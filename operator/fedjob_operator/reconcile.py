@@ -47,7 +47,10 @@ class NotAlone(Exception):  # noqa: N818 - what was found
 
 @dataclass
 class Reconciler:
-    """The edge of both controllers. authority: gives the hub's authority, which may be replaced while we run."""
+    """The edge of both controllers.
+
+    authority: gives the hub's authority, which may be replaced while we run; doubt: asks whether namespaces still let us in.
+    """
 
     cluster: Cluster
     store: Store
@@ -55,6 +58,7 @@ class Reconciler:
     settings: Settings
     metrics: Metrics
     authority: Callable[[], pki.Authority]
+    doubt: Callable[[], None]
     _advanced: set[Key] = field(default_factory=set)  # keys whose present pass has changed something
     _fresh: set[Key] = field(
         default_factory=set
@@ -285,6 +289,8 @@ class Reconciler:
         level = logging.ERROR if error.status == 422 else logging.WARNING
         log.log(level, "the API server refuses", extra={"key": str(key), "error": str(error)})
         least = error.retry_after
+        if error.status == 403:
+            self.doubt()
         if error.refused:
             least = max(least, _REFUSED_SECONDS)
             await self._complain(key, str(error))
@@ -312,9 +318,10 @@ class Reconciler:
 
     async def _sweep(self, site_jobs: Iterable[Raw]) -> None:
         """Delete those whose FederatedJob the API server does not know. One that cannot be deleted waits for the next sweep."""
+        forbidden = self.store.forbidden.keys()
         for raw in site_jobs:
             origin, metadata = raw["spec"]["job"], raw["metadata"]
-            if owner_uid(raw):
+            if owner_uid(raw) or {metadata["namespace"], origin["namespace"]} & forbidden:
                 continue
             try:
                 there = await self.cluster.get(names.FEDERATED_JOB, origin["namespace"], origin["name"])

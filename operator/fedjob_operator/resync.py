@@ -21,8 +21,8 @@ from .cluster import JSON, METADATA, ApiError, Cluster
 from .metrics import Metrics
 from .names import Kind
 from .observed import Raw, read_mount_failure, read_refusal
+from .reach import Reach
 from .routes import Key
-from .settings import Settings
 from .store import CHILDREN, WATCHED, Place, Store, place_of
 from .together import together
 
@@ -41,7 +41,7 @@ class Resync:
 
     cluster: Cluster
     store: Store
-    settings: Settings
+    reach: Reach
     metrics: Metrics
     add: Callable[[Key], None]
     patience_seconds: float = 10.0
@@ -99,15 +99,36 @@ class Resync:
     async def _events(self, fields: Mapping[str, str]) -> dict[str, list[Raw]]:
         """Events in the namespaces that we look after, by the UID of what they are about."""
         found: dict[str, list[Raw]] = {}
-        for space in self._spaces():
-            async for page, _ in self.cluster.pages(names.EVENT, space, fields=fields):
-                for event in page:
-                    found.setdefault(event["involvedObject"]["uid"], []).append(event)
+        for space in self.reach.spaces():
+            try:
+                async for page, _ in self.cluster.pages(names.EVENT, space, fields=fields):
+                    for event in page:
+                        found.setdefault(event["involvedObject"]["uid"], []).append(event)
+            except ApiError as e:
+                if not self.reach.forbids(space, e):
+                    raise
         return found
 
-    def _spaces(self) -> list[str]:
-        """The namespaces that we look after, "" for all."""
-        return sorted({self.settings.namespace, *self.settings.namespaces}) if self.settings.namespaces else [""]
+    async def enter(self, space: str) -> None:
+        """List all of a namespace that has forbidden us; if it lets us, it is looked after from now on. Raises ApiError."""
+        try:
+            for kind in (*WATCHED, *CHILDREN):
+                if kind is not names.FEDERATED_SITE:
+                    await self._take_one(kind, space)
+            await self.cluster.find(names.EVENT, space, "any")
+        except ApiError as e:
+            if not self.reach.forbids(space, e):
+                raise
+            return
+        self.reach.admits(space)
+        self._add(*self.store.all_keys())
+
+    async def _take_one(self, kind: Kind, space: str) -> None:
+        accept = METADATA if kind in CHILDREN else JSON
+        places, version = await self._patiently(
+            kind, space, accept, lambda page: self._add(*self.store.listed(kind.name, page))
+        )
+        self._add(*self.store.keep(kind.name, [space], places, version))
 
     async def _take_all(self, kind: Kind) -> None:
         accept = METADATA if kind in CHILDREN else JSON
@@ -133,12 +154,20 @@ class Resync:
     async def _walk(self, kind: Kind, accept: str, each: Callable[[list[Raw]], None]) -> tuple[Key, ...]:
         """Every page of every namespace that we look after goes to `each`, and what the pages lack leaves the store.
 
-        Returns the passes that this concerns. Raises ApiError if the API server refuses.
+        Returns the passes that this concerns. A namespace that forbids us is left out. Raises ApiError if the API server refuses more.
         """
-        spaces = [self.settings.namespace] if kind is names.FEDERATED_SITE else self._spaces()
-        lists = [await self._patiently(kind, space, accept, each) for space in spaces]
-        there = {place for places, _ in lists for place in places}
-        return self.store.keep(kind.name, there, min(version for _, version in lists))
+        if kind is names.FEDERATED_SITE:
+            places, version = await self._patiently(kind, self.reach.settings.namespace, accept, each)
+            return self.store.keep(kind.name, [""], places, version)
+        lists: dict[str, tuple[set[Place], int]] = {}
+        for space in self.reach.spaces():
+            try:
+                lists[space] = await self._patiently(kind, space, accept, each)
+            except ApiError as e:
+                if not self.reach.forbids(space, e):
+                    raise
+        there = {place for places, _ in lists.values() for place in places}
+        return self.store.keep(kind.name, lists, there, min(version for _, version in lists.values()))
 
     async def _patiently(
         self, kind: Kind, space: str, accept: str, each: Callable[[list[Raw]], None]

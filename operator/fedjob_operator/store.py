@@ -104,6 +104,7 @@ class Store:
         default_factory=dict
     )  # of jobs: sites whose SiteJob is refused, and why
     trouble: dict[Key, str] = field(default_factory=dict)  # why the API server refused the last pass, in its words
+    forbidden: dict[str, str] = field(default_factory=dict)  # namespaces that do not let us in, and why: `reach`
 
     # ------------------------------------------------------------------------------------------------ in
 
@@ -148,10 +149,15 @@ class Store:
             found += news
         return tuple(found)
 
-    def keep(self, kind: str, listed: set[Place], version: int) -> tuple[Key, ...]:
-        """What a complete list lacks is gone, unless it is newer than the list; returns the passes that this concerns."""
+    def keep(self, kind: str, spaces: Iterable[str], listed: set[Place], version: int) -> tuple[Key, ...]:
+        """What a complete list lacks is gone, unless it is newer than the list; returns the passes that this concerns.
+
+        spaces: the namespaces that were listed, "" for all; what lies elsewhere stays.
+        """
         found: list[Key] = []
-        for place in [p for p in self._of_kind[kind] - listed if self._objects[p].version <= version]:
+        within = set(spaces)
+        missing = [p for p in self._of_kind[kind] - listed if "" in within or p[1] in within]
+        for place in [p for p in missing if self._objects[p].version <= version]:
             seen = self._objects[place]
             self._drop(place)
             found += (*self._concerned(place, seen), *self._next_in_turn(place, seen, None))
@@ -215,6 +221,7 @@ class Store:
             trouble=self.trouble.get(key, ""),
             unassigned=dict(self.unassigned.get(key, {})),
             ahead=self._ahead(place) if self.jobs_at_once else 0,
+            forbidden=dict(self.forbidden),
         )
 
     def site_job(self, key: Key) -> ObservedSite | None:

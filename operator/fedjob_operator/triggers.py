@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ import kopf
 
 from . import names
 from .names import Kind
-from .settings import Settings
+from .reach import Reach
 from .store import WATCHED
 
 log = logging.getLogger(__name__)
@@ -152,17 +152,21 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
-async def watch(own: Settings, tell: Tell, restarted: Callable[[], None]) -> None:
+async def watch(reach: Reach, tell: Tell, restarted: Callable[[], None]) -> None:
     """Watch until cancelled. tell: called on this event loop, for each event in turn; restarted: when kopf begins anew.
 
     kopf ends for good on much that passes by itself: a run of 5xx answers, an event that is cut in half, an error within a stream, a
-    credential refused once. It holds nothing that a list does not give back, so it is started again, after a pause.
+    credential refused once. It holds nothing that a list does not give back, so it is started again, after a pause; also when
+    the namespaces to watch are others, as it ends for all when one of them forbids.
     """
     loop = asyncio.get_running_loop()
     pauses = iter(_PAUSES)
     while True:
         began = loop.time()
-        why = await _until_it_ends(own, tell)
+        why = await _until_it_ends(reach, tell)
+        if why is None:
+            continue
+        reach.doubt()
         if loop.time() - began > _PAUSES[-1]:
             pauses = iter(_PAUSES)
         pause = next(pauses, _PAUSES[-1])
@@ -171,11 +175,13 @@ async def watch(own: Settings, tell: Tell, restarted: Callable[[], None]) -> Non
         await asyncio.sleep(pause)
 
 
-async def _until_it_ends(own: Settings, tell: Tell) -> BaseException:
-    """One life of kopf; returns why it has ended."""
+async def _until_it_ends(reach: Reach, tell: Tell) -> BaseException | None:
+    """One life of kopf; returns why it has ended, None if the namespaces to watch are others now."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[BaseException] = loop.create_future()
     stop = threading.Event()
+    reach.changed.clear()
+    spaces = reach.spaces()
 
     def hand_over(kind: Kind, what: str, raw: Any) -> None:
         if not stop.is_set():
@@ -183,26 +189,30 @@ async def _until_it_ends(own: Settings, tell: Tell) -> BaseException:
 
     def run() -> None:
         try:
-            why = _run(_first_to_end(own, hand_over, stop))
+            why = _run(_first_to_end(spaces, hand_over, stop))
         except BaseException as e:  # noqa: BLE001 - the top of a thread
             why = e
         if not stop.is_set():
             loop.call_soon_threadsafe(ended.set_result, why)
 
     threading.Thread(target=run, name="kopf", daemon=True).start()
+    changed = asyncio.ensure_future(reach.changed.wait())
+    either: list[asyncio.Future[Any]] = [ended, changed]
     try:
-        return await ended
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        return ended.result() if ended.done() else None
     finally:
+        changed.cancel()
         stop.set()
 
 
-async def _first_to_end(own: Settings, tell: Tell, stop: threading.Event) -> BaseException:
-    """Run kopf's tasks, which never end unless kopf does; returns why."""
+async def _first_to_end(spaces: Sequence[str], tell: Tell, stop: threading.Event) -> BaseException:
+    """Run kopf's tasks, which never end unless kopf does; returns why. spaces: the namespaces to watch, "" for all."""
     tasks = await kopf.spawn_tasks(
         registry=registry(tell),
         settings=settings(),
-        clusterwide=not own.namespaces,
-        namespaces=sorted({own.namespace, *own.namespaces}) if own.namespaces else (),
+        clusterwide="" in spaces,
+        namespaces=() if "" in spaces else spaces,
         stop_flag=stop,
     )
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -25,9 +25,11 @@ from . import certificates, processes
 from .kube import Kube, RefusedError, until
 from .processes import Processes
 
-ADMIN, OPERATOR, SCIENTIST = "admin-token", "operator-token", "scientist-token"
+ADMIN, OPERATOR, LIMITED, SCIENTIST = "admin-token", "operator-token", "limited-token", "scientist-token"
 # token: name, group
-USERS = {ADMIN: ("admin", "system:masters"), OPERATOR: ("operator", ""), SCIENTIST: ("scientist", "")}
+USERS = {
+    ADMIN: ("admin", "system:masters"), OPERATOR: ("operator", ""), LIMITED: ("limited", ""), SCIENTIST: ("scientist", ""),
+}  # fmt: skip
 START_SECONDS = 90.0
 API_SERVER = "kube-apiserver"
 

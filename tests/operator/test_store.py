@@ -35,14 +35,21 @@ def test_what_a_list_of_names_lacks_is_gone_and_its_job_hears_of_it() -> None:
     store = Store()
     here, gone = thing(names.JOB, "here", 5, **SERVER), thing(names.JOB, "gone", 6, **SERVER)
     store.listed(names.JOB.name, [here, gone])
-    assert store.keep(names.JOB.name, {place_of(names.JOB.name, here)}, 7) == (DIGITS,)
+    assert store.keep(names.JOB.name, [""], {place_of(names.JOB.name, here)}, 7) == (DIGITS,)
     assert store.sizes()[names.JOB.name] == 1
+
+
+def test_what_lies_in_a_namespace_that_was_not_listed_stays() -> None:
+    store = Store()
+    store.see(names.JOB.name, thing(names.JOB, "there", 5, **SERVER))
+    assert store.keep(names.JOB.name, ["team-b"], set(), 7) == ()
+    assert store.keep(names.JOB.name, ["team-a", "team-b"], set(), 7) == (DIGITS,)
 
 
 def test_what_is_newer_than_the_list_stays() -> None:
     store = Store()
     store.see(names.JOB.name, thing(names.JOB, "new", 9, **SERVER))
-    assert store.keep(names.JOB.name, set(), 8) == ()
+    assert store.keep(names.JOB.name, [""], set(), 8) == ()
     assert store.sizes()[names.JOB.name] == 1
 
 

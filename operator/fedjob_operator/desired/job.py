@@ -23,7 +23,7 @@ from .. import names
 from ..build import server as build
 from ..build import site_job as build_site
 from ..names import FEDERATED_JOB, SITE_JOB
-from ..observed import Child, Observed, Raw, moment
+from ..observed import Child, Observed, Raw, SiteJob, moment
 from ..plan import NOTHING, Create, Delete, Issue, Manifest, Plan
 from ..settings import Settings
 from ..trust import Trust
@@ -86,7 +86,7 @@ def desired_state(seen: Observed, now: datetime, settings: Settings, trust: Trus
     if memory.verdict is not None:
         return _after_the_end(case, memory)
     problem = _objection(case)
-    if problem is not None and memory.server.run == 0:
+    if memory.server.run == 0 and (problem := problem or sites.out_of_reach(job.spec, seen)) is not None:
         return compose(Facts(seen, memory, problem, now, job=job))
     accepted = problem or State(
         TRUE, "Accepted"
@@ -200,7 +200,7 @@ def _assignments(
     return [
         build_site.site_job(of, view.name, places[view.name], case.trust, forgiven=view.forgiven, suspend=suspend(view))
         for view in views
-        if view.name in places
+        if view.name in places and places[view.name] not in case.seen.forbidden
     ]
 
 
@@ -352,7 +352,7 @@ def _after_the_end(case: Case, memory: Memory) -> Plan:
             if not job.leaving and (everything or not job.finished)
         ]
     if over and spec.clean_pod_policy == "All":
-        delete += [_site_gone(s.namespace, s.name, s.uid) for s in case.seen.site_jobs]
+        delete += [_site_gone(s.namespace, s.name, s.uid) for s in _within_reach(case)]
     elif over and case.seen.site_jobs:
         stays = {"Running"} if spec.clean_pod_policy == "None" else set()  # what runs may run on; nothing starts again
         wanted = _assignments(case, case.of(memory.attempt), views, suspend=lambda view: view.state not in stays)
@@ -383,7 +383,7 @@ def _plan(
             *delete,
             *(
                 _site_gone(s.namespace, s.name, s.uid)
-                for s in case.seen.site_jobs
+                for s in _within_reach(case)
                 if (s.namespace, s.name) not in assigned
             ),
         ]
@@ -395,6 +395,11 @@ def _plan(
         delete=tuple(delete),
         again=again,
     )
+
+
+def _within_reach(case: Case) -> list[SiteJob]:
+    """Assignments in namespaces that let us in."""
+    return [found for found in case.seen.site_jobs if found.namespace not in case.seen.forbidden]
 
 
 def differing(wanted: Iterable[Manifest], children: Iterable[Child]) -> list[Manifest]:

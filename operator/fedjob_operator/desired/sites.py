@@ -47,6 +47,21 @@ def admission(spec: JobSpec, namespace: str, sites: Mapping[str, Site]) -> State
     return None
 
 
+def out_of_reach(spec: JobSpec, seen: Observed) -> State | None:
+    """Why the job cannot begin: sites whose namespace does not let the operator in."""
+    found = [(entry.name, words) for entry in spec.sites if (words := _forbidden(entry.name, seen))]
+    if not found:
+        return None
+    why = "the site's namespace does not let the operator in (install fedjob-site there with rbac.grant)"
+    return State(FALSE, "SiteForbidden", f"{named(name for name, _ in found)}: {why}: {found[0][1]}")
+
+
+def _forbidden(name: str, seen: Observed) -> str:
+    """The API server's words, if a site's namespace does not let the operator in."""
+    site = seen.sites.get(name)
+    return seen.forbidden.get(site.namespace or seen.job["metadata"]["namespace"], "") if site is not None else ""
+
+
 def open_to(site: Site, namespace: str) -> bool:
     """Whether the hub's administrator lets jobs of `namespace` run at the site."""
     return site.approved and namespace in site.allowed
@@ -58,7 +73,9 @@ def views(spec: JobSpec, seen: Observed, completed_rounds: int) -> tuple[SiteVie
     status: Raw = seen.job.get("status") or {}
     before = {entry["name"]: entry for entry in status.get("sites") or ()}
     found = (
-        _view(site.name, site.required, there.get(site.name), before.get(site.name) or {}, spec, completed_rounds)
+        _unseen(site.name, site.required, before.get(site.name) or {}, words)
+        if (words := _forbidden(site.name, seen))
+        else _view(site.name, site.required, there.get(site.name), before.get(site.name) or {}, spec, completed_rounds)
         for site in spec.sites
     )
     return tuple(_unassigned(view, seen.unassigned.get(view.name, "")) for view in found)
@@ -93,6 +110,24 @@ def _view(
     forgiven, at_round = _refill(site_job, before, spec.failure_policy.refill_on_rounds, completed_rounds)
     connected = site_job.running[0] == TRUE and before.get("training") in _CONNECTED
     return SiteView(name, required, state, reason, message, site_job.restarts, forgiven, at_round, out, connected)
+
+
+def _unseen(name: str, required: bool, before: Raw, words: str) -> SiteView:
+    """A site whose namespace does not let us in: what was last known of it. Its pods may well go on training."""
+    state = str(before.get("state") or "Assigning")
+    over = state in ("Failed", "Finished", "Refused")
+    return SiteView(
+        name,
+        required,
+        state,
+        reason=str(before.get("reason") or "") if over else "SiteForbidden",
+        message=str(before.get("message") or "") if over else words,
+        restarts=int(before.get("restarts") or 0),
+        forgiven=int(before.get("forgiven") or 0),
+        at_round=int(before.get("restartRound") or 0),
+        out=state in ("Failed", "Refused"),
+        connected=state == "Running" and before.get("training") in _CONNECTED,
+    )
 
 
 def _standing(site_job: SiteJob) -> tuple[str, str, str, bool]:

@@ -62,6 +62,10 @@ JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
             "SiteNotFound": Reason("A site is not registered here.", "Create its FederatedSite, or correct the name."),
             "SiteNotApproved": Reason("A site is registered and not approved.", "Set spec.approved of its FederatedSite."),
             "SiteNotAllowed": Reason("A site takes no jobs of this namespace.", "Add the namespace to spec.allowedNamespaces of its FederatedSite."),
+            "SiteForbidden": Reason(
+                "A site's namespace does not let the operator in, which is told to look after it: the Role is missing there.",
+                "Install fedjob-site there with rbac.grant; the message is the API server's. The job begins by itself then.",
+            ),
             "NameConflict": Reason("An object that the job needs exists and belongs to someone else.", "Rename the job, or delete that object."),
         },
     ),
@@ -200,6 +204,19 @@ SITE_JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
     ),
 }  # fmt: skip
 
+SITE_CONDITIONS: Final[Mapping[str, Condition]] = {
+    "Reachable": Condition(
+        "The operator may work in the site's namespace; it is said once it was not so.",
+        {
+            "Reachable": Reason("The namespace lets the operator in."),
+            "Forbidden": Reason(
+                "The namespace does not let the operator in: no job begins there, and pods that run are not looked after.",
+                "Install fedjob-site there with rbac.grant; the message is the API server's. It is tried again once a minute.",
+            ),
+        },
+    ),
+}  # fmt: skip
+
 FAILURES: Final = frozenset(JOB_CONDITIONS["Failed"].reasons) - {"NotFinished", "Complete"}
 SUCCESSES: Final = frozenset(JOB_CONDITIONS["Complete"].reasons) - {"NotFinished", "Failed"}
 
@@ -207,7 +224,11 @@ SUCCESSES: Final = frozenset(JOB_CONDITIONS["Complete"].reasons) - {"NotFinished
 def tables() -> str:
     """The conditions and reasons as Markdown, for docs/operator.md."""
     parts = []
-    for title, conditions in (("FederatedJob", JOB_CONDITIONS), ("SiteJob", SITE_JOB_CONDITIONS)):
+    for title, conditions in (
+        ("FederatedJob", JOB_CONDITIONS),
+        ("SiteJob", SITE_JOB_CONDITIONS),
+        ("FederatedSite", SITE_CONDITIONS),
+    ):
         parts.append(f"### {title}\n")
         for kind, found in conditions.items():
             parts.append(f"**{kind}**: {found.meaning}\n\n| Reason | Meaning | What to do |\n|---|---|---|")

@@ -46,14 +46,14 @@ def start_operator(plane: ControlPlane, tmp_path: Path) -> Iterator[Callable[...
     """Starts replicas; what still runs at the end of the test is killed."""
     started: list[Operator] = []
 
-    def start(*more: str, url: str = "", identity: str = "replica-1") -> Operator:
+    def start(*more: str, url: str = "", identity: str = "replica-1", token: str = OPERATOR) -> Operator:
         metrics, reports = free_port(), free_port()
         arguments = [
             "--namespace", SYSTEM, "--identity", identity, "--runtime-image", "example/runtime:1",
             "--hub-url", f"https://127.0.0.1:{reports}", "--hub-name", "hub.test", *more,
         ]  # fmt: skip
         log = tmp_path / f"operator-{len(started)}.log"
-        started.append(begin(arguments, plane.kubeconfig(OPERATOR, url), log, metrics, reports))
+        started.append(begin(arguments, plane.kubeconfig(token, url), log, metrics, reports))
         return started[-1]
 
     yield start

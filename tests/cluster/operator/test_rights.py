@@ -27,7 +27,7 @@ def test_no_right_is_granted_that_is_never_used(plane: Any) -> None:
         for rule in role["rules"]:
             granted |= {(verb, resource) for verb in rule["verbs"] for resource in rule["resources"]}
     used = set()
-    for event in plane.audit("operator"):
+    for event in (*plane.audit("operator"), *plane.audit("limited")):
         there = event.get("objectRef") or {}
         if "resource" in there:
             sub = f"/{there['subresource']}" if there.get("subresource") else ""
