@@ -1,4 +1,4 @@
-"""The operator: `python -m fedjob_operator`. Start-up, and the one reader of the environment.
+"""The operator: `python -m fedjob_operator`. Start-up and wiring.
 
 A replica first listens (health, metrics, reports), then waits for the Lease, then lists everything, then watches and works. Whatever
 ends, ends the process: the kubelet starts it again, and nothing is kept that a list does not give back.
@@ -6,27 +6,21 @@ ends, ends the process: the kubelet starts it again, and nothing is kept that a 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from fedjob.logs import as_json
 
-from . import names, triggers
+from . import triggers
+from .arguments import Ports, read
 from .cluster import ApiError, Cluster
-from .desired.authority import LEAST_LIFE
 from .health import Health
 from .hub.endpoint import Endpoint
 from .lease import Leadership, LeadershipLost
@@ -40,7 +34,7 @@ from .reconcile import Reconciler
 from .resync import Resync
 from .rotation import Rotation
 from .routes import Key
-from .settings import CA_KEY, HUB, KUBE_DNS, SITE, CaBundle, JobPods, Settings, job_pods
+from .settings import HUB, Settings
 from .store import Store
 from .workqueue import WorkQueue
 
@@ -50,17 +44,9 @@ _REFUSALS_SECONDS = 5.0
 EXIT_LOST = 3  # the Lease: another replica acts
 
 
-@dataclass(frozen=True)
-class Ports:
-    """Where to listen; 0 for any free one."""
-
-    metrics: int
-    reports: int
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until a signal or a loss; returns the exit code."""
-    settings, ports, kubeconfig = _read(sys.argv[1:] if arguments is None else arguments)
+    settings, ports, kubeconfig = read(sys.argv[1:] if arguments is None else arguments)
     _log_as_json()
     try:
         return asyncio.run(_run(settings, ports, kubeconfig))
@@ -233,105 +219,6 @@ async def _first(guard: asyncio.Task[None], work: Coroutine[Any, Any, None]) -> 
         await task
     finally:
         task.cancel()
-
-
-def _parser() -> argparse.ArgumentParser:
-    """The command line; the environment gives what a pod knows of itself."""
-    parser = argparse.ArgumentParser("fedjob-operator", description="Reconciles FederatedJobs and SiteJobs.")
-    add = parser.add_argument
-    add("--namespace", default=os.environ.get("POD_NAMESPACE", "fedjob-system"), help="the operator's own namespace")
-    add("--identity", default=os.environ.get("POD_NAME", socket.gethostname()), help="of this replica, in the Lease")
-    add("--controllers", default=f"{HUB},{SITE}", help="hub, site or both")
-    add("--watch-namespaces", default="", help="names, separated by commas; default: all")
-    add("--runtime-image", required=True, help="image of servers, and of scripts that name none")
-    add("--trust-domain", default="fedjob.local", help="what identities in certificates begin with")
-    add("--hub-url", default="", help="https://host:port where the servers of jobs report; default: nowhere")
-    add("--hub-name", default="", help="DNS name in the certificate of that address; default: the host")
-    add("--image-pull-secrets", default="", help="names of Secrets for the pods of jobs, separated by commas")
-    add("--ca-bundle", default="", help="ConfigMap, where jobs are, of authorities for the code of a first model")
-    add("--ca-bundle-key", default=CA_KEY, help="key of that ConfigMap")
-    add("--scrape-from", default="", help="namespaces that may read the metrics of jobs' pods, separated by commas")
-    add(
-        "--dns", type=_peers, default=(KUBE_DNS,), help="name servers of jobs' pods: a JSON list of NetworkPolicy peers"
-    )
-    add(
-        "--job-pods",
-        type=_job_pods,
-        default="{}",
-        help="what all pods of jobs have: labels, annotations, security, env, as JSON",
-    )
-    add("--metrics-port", type=int, default=names.METRICS_PORT)
-    add("--reports-port", type=int, default=names.HUB_PORT)
-    add("--jobs-at-once", type=int, default=0, help="of one namespace; the others wait their turn; default: all")
-    add("--workers", type=int, default=8, help="passes at the same time")
-    add("--lease-seconds", type=float, default=10.0, help="life of the Lease")
-    add("--resync-seconds", type=float, default=300.0, help="between two lists of everything")
-    add("--certificate-seconds", type=float, default=7 * 86_400.0, help="life of the certificates of servers and sites")
-    add("--authority-seconds", type=float, default=5 * 365 * 86_400.0, help="life of the hub's authority")
-    add("--kubeconfig", default=os.environ.get("KUBECONFIG", ""), help="outside of a pod")
-    return parser
-
-
-def _read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
-    """Settings from the command line."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    controllers = frozenset(filter(None, given.controllers.split(",")))
-    if not controllers or controllers - {HUB, SITE}:
-        parser.error(f"--controllers: got {given.controllers!r}, allowed: hub, site or hub,site")
-    if given.certificate_seconds < 10 or given.authority_seconds < LEAST_LIFE * given.certificate_seconds:
-        parser.error(
-            f"--authority-seconds: got {given.authority_seconds:.0f}, allowed: {LEAST_LIFE} times --certificate-seconds "
-            f"({given.certificate_seconds:.0f}, at least 10) or more, so that a rotation ends before the authority does"
-        )
-    host = given.hub_url.partition("://")[2].partition(":")[0].partition("/")[0]
-    settings = Settings(
-        namespace=given.namespace,
-        runtime_image=given.runtime_image,
-        identity=given.identity,
-        controllers=controllers,
-        namespaces=_names(given.watch_namespaces),
-        trust_domain=given.trust_domain,
-        hub_url=given.hub_url.rstrip("/"),
-        hub_name=given.hub_name or host or "fedjob-hub",
-        image_pull_secrets=_names(given.image_pull_secrets),
-        ca_bundle=CaBundle(given.ca_bundle, given.ca_bundle_key) if given.ca_bundle else None,
-        scrape_from=_names(given.scrape_from),
-        dns=given.dns,
-        job_pods=given.job_pods,
-        jobs_at_once=max(given.jobs_at_once, 0),
-        workers=given.workers,
-        resync_seconds=given.resync_seconds,
-        lease_seconds=given.lease_seconds,
-        certificate_life=timedelta(seconds=given.certificate_seconds),
-        authority_life=timedelta(seconds=given.authority_seconds),
-        authority_seconds=min(10.0, given.certificate_seconds / 20),
-    )
-    return settings, Ports(given.metrics_port, given.reports_port), given.kubeconfig
-
-
-def _job_pods(text: str) -> JobPods:
-    try:
-        return job_pods(text)
-    except ValueError as e:
-        raise argparse.ArgumentTypeError(str(e)) from None
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, text.split(",")))
-
-
-def _peers(text: str) -> tuple[dict[str, Any], ...]:
-    """Peers of a NetworkPolicy. One without a selector or a block is refused: it would be no peer, or every one."""
-    allowed = "a JSON list of mappings with namespaceSelector, podSelector or ipBlock"
-    try:
-        found = json.loads(text)
-    except ValueError as e:
-        raise argparse.ArgumentTypeError(f"{e}; allowed: {allowed}") from e
-    kinds = {"namespaceSelector", "podSelector", "ipBlock"}
-    if not isinstance(found, list) or not all(isinstance(one, dict) and one and one.keys() <= kinds for one in found):
-        raise argparse.ArgumentTypeError(f"got {text}, allowed: {allowed}")
-    return tuple(found)
 
 
 def _log_as_json() -> None:

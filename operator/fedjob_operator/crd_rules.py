@@ -94,15 +94,17 @@ JOB: Final[Mapping[str, tuple[Rule, ...]]] = {
         ),
         Rule(
             f"!({_STARTED}) || (self.spec.workflow.type == oldSelf.spec.workflow.type"
-            f" && {_same('spec.model')}"
+            f" && {_same('spec.model')} && {_same('spec.server.storage.storageClassName')}"
             " && self.spec.sites.map(site, site.name) == oldSelf.spec.sites.map(site, site.name))",
-            "spec: the workflow's type, the model and the names of the sites cannot be changed once the job has started; "
-            "make a new job",
+            "spec: the workflow's type, the model, the names of the sites and the server's storageClassName cannot be changed once "
+            "the job has started; make a new job",
         ),
         Rule(
             f"!({_STARTED}) || ({_PAUSED}) || (self.spec.workflow == oldSelf.spec.workflow"
-            f" && self.spec.trainer == oldSelf.spec.trainer && {_same('spec.scheduling')} && {_same('spec.server')})",
-            "spec: workflow, trainer, scheduling and server can be changed while the job is paused; set suspend to true first",
+            f" && self.spec.trainer == oldSelf.spec.trainer && {_same('spec.scheduling')} && {_same('spec.server.resources')}"
+            f" && {_same('spec.server.scheduling')} && {_same('spec.server.exposure')})",
+            "spec: workflow, trainer, scheduling and server, but for the size of its storage, can be changed while the job is paused; "
+            "set suspend to true first",
         ),
     ),
     "spec": (
@@ -145,6 +147,7 @@ JOB: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("!self.startsWith('FEDJOB_')", "allowed: a name that does not begin with FEDJOB_"),
     ),
     "spec.model.initial": (Rule("has(self.path) != has(self.object)", "allowed: exactly one of path and object"),),
+    "spec.server.scheduling.tolerations[]": _TOLERATION,
     "spec.model.exchange.maxBytes": (
         Rule("quantity(self).compareTo(quantity('1')) >= 0", "allowed: at least 1 byte"),
     ),

@@ -25,6 +25,7 @@ from .store import Store
 from .trust import PHASES, Authorities
 
 _FINISHED_FOR = timedelta(minutes=10)
+_FAILED_FOR = timedelta(days=1)  # an alert that is over before anybody has looked helps nobody
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG_SECONDS = (0.01, 0.1, 1.0, 5.0, 15.0, 60.0, 300.0)
 
@@ -134,11 +135,12 @@ class JobCollector(Collector):
         self._ends = ends
 
     def collect(self) -> Iterator[Metric]:
-        """The series. Jobs that ended more than ten minutes ago count in `fedjob_jobs` only."""
+        """The series. Jobs that ended more than ten minutes ago count in `fedjob_jobs` only; that one failed is said for a day."""
         jobs = list(self._store.raws(names.FEDERATED_JOB.name))
         yield self._objects()
         yield _jobs(jobs)
-        live = [raw for raw in jobs if _recent(raw, datetime.now(UTC))]
+        now = datetime.now(UTC)
+        live = [raw for raw in jobs if _recent(raw, now, _FINISHED_FOR)]
         yield _gauge("fedjob_job_round", "Completed rounds.", live, lambda raw: _progress(raw).get("completedRounds"))
         yield _gauge(
             "fedjob_job_rounds_target", "Rounds asked for.", live, lambda raw: raw["spec"]["workflow"]["rounds"]
@@ -148,7 +150,7 @@ class JobCollector(Collector):
         yield _gauge(
             "fedjob_job_attempt", "Attempt at the job.", live, lambda raw: (raw.get("status") or {}).get("attempt")
         )
-        yield _conditions(live)
+        yield _conditions(jobs, now)
         yield _job_sites(live)
         yield self._sites()
         yield self._certificates()
@@ -198,12 +200,15 @@ def _gauge(name: str, text: str, jobs: Iterable[Raw], value: object) -> Metric:
     return family
 
 
-def _conditions(jobs: Iterable[Raw]) -> Metric:
+def _conditions(jobs: Iterable[Raw], now: datetime) -> Metric:
     labels = ["namespace", "federated_job", "type", "status", "reason"]
     family = GaugeMetricFamily("fedjob_job_condition", "1 for what each condition says now.", labels=labels)
     for raw in jobs:
         whose = [raw["metadata"]["namespace"], raw["metadata"]["name"]]
+        whole, failed = _recent(raw, now, _FINISHED_FOR), _recent(raw, now, _FAILED_FOR)
         for found in (raw.get("status") or {}).get("conditions") or ():
+            if not whole and not (failed and found["type"] == "Failed" and found["status"] == "True"):
+                continue
             family.add_metric([*whose, found["type"], found["status"], found["reason"]], 1)
     return family
 
@@ -219,10 +224,11 @@ def _job_sites(jobs: Iterable[Raw]) -> Metric:
     return family
 
 
-def _recent(raw: Raw, now: datetime) -> bool:
+def _recent(raw: Raw, now: datetime, within: timedelta) -> bool:
+    """Whether the job goes on, or has ended within this time."""
     ended = (raw.get("status") or {}).get("completionTime")
     over = condition(raw, "Complete")[0] == "True" or condition(raw, "Failed")[0] == "True"
-    return not over or ended is None or now - datetime.fromisoformat(ended) < _FINISHED_FOR
+    return not over or ended is None or now - datetime.fromisoformat(ended) < within
 
 
 def _progress(raw: Raw) -> Raw:

@@ -10,6 +10,9 @@ from typing import Any
 
 HUB, SITE = "hub", "site"
 CA_KEY = "ca.crt"
+# A server holds half a GiB at most, whatever the model's size; what it reads and writes lies in the page cache besides.
+SERVER_REQUESTS = (("cpu", "100m"), ("memory", "512Mi"))
+SERVER_LIMITS = (("memory", "1Gi"),)
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,10 @@ class Settings:
     namespace: the operator's own: its Lease, its authority, the FederatedSites. namespaces: those it looks after; empty: all.
     hub_url: where jobs' servers report; "" for nowhere. hub_name: the DNS name in the hub's own certificate.
     image_pull_secrets: of jobs' pods, in the pods' own namespaces. ca_bundle: for the code that makes a first model, in the
-    namespaces of jobs. scrape_from: namespaces that may read the metrics of jobs' pods. dns: the name servers that jobs' pods may
-    ask, as peers of a NetworkPolicy. jobs_at_once: of one namespace, 0 without a bound.
+    namespaces of jobs. scrape_from: namespaces that may read the metrics of jobs' pods. scrape_annotations: whether those carry
+    annotations that a Prometheus without monitors looks for. dns: the name servers that jobs' pods may ask, as peers of a
+    NetworkPolicy. server_requests, server_limits: of the servers of jobs that do not say; pairs of resource and amount.
+    storage_class: of their volumes, "" for the cluster's. jobs_at_once: of one namespace, 0 without a bound.
     """
 
     namespace: str
@@ -81,6 +86,10 @@ class Settings:
     dns: tuple[Mapping[str, Any], ...] = (KUBE_DNS,)
     job_pods: JobPods = field(default_factory=JobPods)
     jobs_at_once: int = 0
+    scrape_annotations: bool = True
+    server_requests: tuple[tuple[str, str], ...] = SERVER_REQUESTS
+    server_limits: tuple[tuple[str, str], ...] = SERVER_LIMITS
+    storage_class: str = ""
     workers: int = 8
     resync_seconds: float = 300.0
     lease_seconds: float = 10.0

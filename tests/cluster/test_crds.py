@@ -103,6 +103,9 @@ JOB_RULES = [
     ("spec/trainer/resources/requests", {"a b": "1"}, "a Kubernetes resource name"),
     ("spec/server/resources/limits", {"a b": "1"}, "a Kubernetes resource name"),
     ("spec/server/resources/requests", {"a b": "1"}, "a Kubernetes resource name"),
+    ("spec/server/scheduling/nodeSelector", {"a b": "1"}, "a Kubernetes label name"),
+    ("spec/server/scheduling/tolerations", [{"value": "a"}], "Exists, as there is no key"),
+    ("spec/server/scheduling/tolerations", [{"key": "a", "operator": "Exists", "value": "b"}], "no value, as operator is Exists"),
     ("spec/server/exposure/annotations", {"a b": "1"}, "a Kubernetes label name"),
     ("spec/sites/0/resources/limits", {"a b": "1"}, "a Kubernetes resource name"),
     ("spec/sites/0/resources/requests", {"a b": "1"}, "a Kubernetes resource name"),
@@ -137,6 +140,8 @@ JOB_BOUNDS = [
     ("spec/trainer/image", "a b", "should match"),
     ("spec/trainer/nodes", 65, "less than or equal to 64"),
     ("spec/server/storage/size", "much", "should match"),
+    ("spec/server/storage/storageClassName", "Fast Disk", "should match"),
+    ("spec/server/scheduling/priorityClassName", "High", "should match"),
     ("spec/trainer", None, "Required value"),
 ]
 
@@ -223,7 +228,18 @@ JOB_EDITS = [
     ("spec/trainer/env", [], PAUSED),
     ("spec/scheduling/queueName", "other", PAUSED),
     ("spec/server/resources", {"limits": {"memory": "2Gi"}}, PAUSED),
+    ("spec/server/scheduling/nodeSelector", {}, PAUSED),
+    ("spec/server/exposure", {"type": "ClusterIP"}, PAUSED),
+    ("spec/server/storage/storageClassName", "slow", NEVER),
 ]
+
+
+@pytest.mark.parametrize("suspend", [False, True])
+def test_the_volume_of_a_job_may_grow_at_any_time(admin: Kube, namespace: str, suspend: bool) -> None:
+    document = changed(started(admin, namespace), "spec/suspend", suspend)
+    remake(admin, namespace, document)
+    grown = remake(admin, namespace, changed(document, "spec/server/storage/size", "2Ti"))
+    assert grown["spec"]["server"]["storage"] == {"size": "2Ti", "storageClassName": "fast"}
 
 
 @pytest.mark.parametrize(("path", "value", "why"), JOB_EDITS)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob.api import FederatedJob, validate
+from fedjob.cluster import volume
 from fedjob.config import ServerConfig, SiteConfig
 from fedjob_operator import names
 from fedjob_operator.build import client, server, site_job
@@ -134,6 +135,55 @@ def test_the_volume_says_who_has_written_it_if_that_is_not_the_user_of_the_image
 def test_what_pods_are_to_have_is_read_strictly(text: str) -> None:
     with pytest.raises(ValueError, match=r"got .*, allowed: JSON such as"):
         job_pods(text)
+
+
+def test_a_server_has_what_the_installation_gives_but_for_resources_that_the_job_names() -> None:
+    def given(**spec: Any) -> tuple[Any, Any]:
+        pod = server.job(of(model={"initial": {"object": "train:model"}}, **spec), 1).manifest["spec"]["template"][
+            "spec"
+        ]
+        return pod["containers"][0]["resources"], pod["initContainers"][0]["resources"]
+
+    requests = {"cpu": "100m", "memory": "512Mi"}
+    assert given() == ({"requests": requests, "limits": {"memory": "1Gi"}}, {"requests": requests})
+    mine = {"limits": {"memory": "4Gi"}}  # of which Kubernetes makes the request as well
+    said = {"requests": {"cpu": "100m"}, **mine}
+    assert given(server={"resources": mine}) == (said, said)
+    asked = {"requests": {"memory": "2Gi", "cpu": "2"}}  # a limit below the request would be refused
+    assert given(server={"resources": asked}) == (asked, asked)
+
+
+def test_a_server_goes_where_the_job_says_and_whoever_reads_its_volume_later_too() -> None:
+    toleration = {"key": "example.com/pool", "operator": "Exists"}
+    where = {"nodeSelector": {"pool": "servers"}, "tolerations": [toleration], "priorityClassName": "high"}
+    placed = replace(of(server={"scheduling": where}), settings=replace(SETTINGS, image_pull_secrets=("pull",)))
+    pod = server.job(placed, 1).manifest["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == where["nodeSelector"]
+    assert pod["priorityClassName"] == "high"
+    assert toleration in pod["tolerations"]
+    assert len(pod["tolerations"]) == 3, "those for lost nodes as well"
+    note = server.volume_claim(placed)["metadata"]["annotations"][names.PLACEMENT_ANNOTATION]
+    read = volume.reader(
+        {"metadata": {"name": "digits", "uid": UID}}, "claim", "runtime:1", {}, volume.placement(note)
+    )  # fmt: skip
+    assert (read["spec"]["nodeSelector"], read["spec"]["tolerations"], read["spec"]["imagePullSecrets"]) == (
+        where["nodeSelector"], [toleration], [{"name": "pull"}],
+    )  # fmt: skip
+    assert names.PLACEMENT_ANNOTATION not in server.volume_claim(of())["metadata"]["annotations"]
+    assert volume.placement("not json") == {}
+    assert volume.placement('{"hostNetwork": true}') == {}
+
+
+def test_a_volume_is_asked_for_with_the_class_that_it_was_made_with() -> None:
+    assert "storageClassName" not in server.volume_claim(of())["spec"]
+    assert server.volume_claim(replace(of(), storage_class="fast"))["spec"]["storageClassName"] == "fast"
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_annotations_for_a_prometheus_without_monitors_are_there_only_where_it_is_one(annotated: bool) -> None:
+    told = replace(SETTINGS, scrape_annotations=annotated)
+    for made in (server.job(replace(of(), settings=told), 1), client.job(replace(at(), settings=told), 1)):
+        assert ("prometheus.io/scrape" in made.manifest["spec"]["template"]["metadata"]["annotations"]) is annotated
 
 
 @pytest.mark.parametrize("pod", pods())

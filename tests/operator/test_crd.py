@@ -14,7 +14,7 @@ from fedjob_operator.crd import RESOURCES, Resource, definition, definitions, sc
 from fedjob_operator.crd_rules import Rule
 
 ROOT = Path(__file__).parents[2]
-MAX_BYTES = 60_000  # applied and read by every client; far below what etcd takes
+MAX_BYTES = 70_000  # applied and read by every client; far below what etcd takes
 
 every_kind = pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.kind.name)
 

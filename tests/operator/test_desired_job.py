@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -625,3 +627,59 @@ def test_a_deleted_job_is_left_to_the_garbage_collector(world: Any) -> None:
     world.writes.clear()
     world.one_pass(key)
     assert world.writes == []
+
+
+def test_a_server_that_could_be_reached_from_outside_is_not_promised(world: Any) -> None:
+    key = world.submit(server={"exposure": {"type": "LoadBalancer"}})
+    world.settle()
+    assert world.condition(key, "Accepted") == ("False", "Unsupported")
+    told = next(c for c in world.status(key)["conditions"] if c["type"] == "Accepted")["message"]
+    assert told == "spec.server.exposure.type: got LoadBalancer, allowed: ClusterIP, as every site is in this cluster"
+    assert world.jobs(SERVER) == []
+    world.edit(key, server={"exposure": {"type": "ClusterIP"}})
+    world.settle()
+    assert world.condition(key, "Accepted") == ("True", "Accepted")
+
+
+def claim_of(world: Any) -> dict[str, Any]:
+    """The spec of the one volume claim."""
+    return next(dict(raw["spec"]) for (kind, *_), raw in world.objects.items() if kind == names.VOLUME_CLAIM.name)
+
+
+@pytest.mark.parametrize("suspend", [False, True])
+def test_a_volume_grows_also_while_the_job_is_paused(world: Any, suspend: bool) -> None:
+    key = world.submit()
+    up(world, key)
+    if suspend:
+        world.edit(key, suspend=True)
+        world.settle()
+        world.now += timedelta(hours=3)
+        world.settle()
+        assert world.condition(key, "Admitted") == ("False", "Suspended")
+    world.edit(key, server={"storage": {"size": "100Gi"}})
+    world.settle()
+    assert claim_of(world)["resources"]["requests"]["storage"] == "100Gi"
+
+
+def test_a_volume_keeps_its_storage_class_when_the_installations_changes(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(storage_class: str) -> None:
+        monkeypatch.setattr(conftest, "SETTINGS", replace(conftest.SETTINGS, storage_class=storage_class))
+
+    conftest = sys.modules[type(world).__module__]
+    install("fast")
+    key = world.submit()
+    up(world, key)
+    assert world.status(key)["server"]["storageClassName"] == "fast"
+    install("slow")
+    before = len(world.writes)
+    world.settle()
+    assert claim_of(world)["storageClassName"] == "fast"
+    assert world.writes[before:] == []
+    world.submit("named", server={"storage": {"storageClassName": "mine"}})
+    world.settle()
+    claims = [
+        raw["spec"]["storageClassName"] for (kind, *_), raw in world.objects.items() if kind == names.VOLUME_CLAIM.name
+    ]
+    assert sorted(claims) == ["fast", "mine"]

@@ -87,3 +87,15 @@ capabilities: {drop: [ALL]}
 {{- fail "metrics.scrapeFrom: empty, so the network policies let nobody scrape; name the namespace of your Prometheus, e.g. --set metrics.scrapeFrom={monitoring}" -}}
 {{- end -}}
 {{- end }}
+
+{{/* Whether pods have annotations for a Prometheus without monitors. Takes a list: the values, the monitor that would find them. */}}
+{{- define "fedjob.annotated" -}}
+{{- $how := (index . 0).metrics.annotations -}}
+{{- if or (eq $how "Always") (and (eq $how "Auto") (not (index . 1).enabled)) }}yes{{ end -}}
+{{- end }}
+
+{{/* Resources as an argument: name=amount, joined with commas. */}}
+{{- define "fedjob.amounts" -}}
+{{- $found := list }}{{ range $name, $amount := . }}{{ $found = append $found (printf "%s=%s" $name $amount) }}{{ end -}}
+{{ join "," $found }}
+{{- end }}

@@ -18,7 +18,6 @@ from . import ca, code, network
 from .meta import Owner, child, labels
 from .pod import (
     MALLOC,
-    SCRAPED_NOTES,
     SCRAPED_TAGS,
     UNSCRAPED_NOTES,
     container,
@@ -28,6 +27,7 @@ from .pod import (
     mount,
     mounts,
     pod,
+    scraped_notes,
     template,
     volumes,
 )
@@ -155,7 +155,7 @@ def job(at: At, run: int) -> Create:
     """Run number `run` of the site's script, to be made only while no pod of another run is alive."""
     scheduling = at.spec.get("scheduling") or {}
     tags = {**at.labels, names.RUN_LABEL: str(run)}
-    marks, notes = (SCRAPED_TAGS, SCRAPED_NOTES) if at.scrape_from else ({}, UNSCRAPED_NOTES)
+    marks, notes = (SCRAPED_TAGS, scraped_notes(at.settings)) if at.scrape_from else ({}, UNSCRAPED_NOTES)
     name = names.client_job(at.name, run)
     spec: dict[str, Any] = {
         "backoffLimit": 0,

@@ -31,7 +31,7 @@ def pod(
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
         "securityContext": security(settings),
-        "tolerations": _node_loss_tolerations(settings.node_lost_seconds),
+        "tolerations": node_loss(settings),
         "containers": list(containers),
         "volumes": list(volumes),
     }
@@ -51,9 +51,13 @@ def security(settings: Settings) -> dict[str, Any]:
 
 SCRAPED_TAGS = {names.METRICS_LABEL: "job"}
 """Labels of a pod whose metrics may be read: what a PodMonitor selects by."""
-SCRAPED_NOTES = {"prometheus.io/scrape": "true", "prometheus.io/port": str(names.METRICS_PORT)}
-"""Annotations of such a pod: what a Prometheus looks for that no monitor tells."""
+_SCRAPED_NOTES = {"prometheus.io/scrape": "true", "prometheus.io/port": str(names.METRICS_PORT)}
 UNSCRAPED_NOTES = {"prometheus.io/scrape": "false"}
+
+
+def scraped_notes(settings: Settings) -> dict[str, str]:
+    """Annotations of such a pod: what a Prometheus looks for that no monitor tells, where there is one."""
+    return dict(_SCRAPED_NOTES) if settings.scrape_annotations else {}
 
 
 def template(
@@ -141,14 +145,14 @@ def environment(variables: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in variables.items()]
 
 
-def _node_loss_tolerations(seconds: int) -> list[dict[str, Any]]:
-    """A pod leaves a node that is gone after `seconds`, not after the five minutes that are the default."""
+def node_loss(settings: Settings) -> list[dict[str, Any]]:
+    """Tolerations: a pod leaves a node that is gone after so many seconds, not after the five minutes that are the default."""
     return [
         {
             "key": f"node.kubernetes.io/{taint}",
             "operator": "Exists",
             "effect": "NoExecute",
-            "tolerationSeconds": seconds,
+            "tolerationSeconds": settings.node_lost_seconds,
         }
         for taint in ("not-ready", "unreachable")
     ]

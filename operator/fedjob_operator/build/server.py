@@ -6,6 +6,7 @@ One Job for each run of the server, `backoffLimit: 0`: whether it is started aga
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,15 @@ from . import ca, code, network
 from .meta import Owner, child, labels
 from .pod import (
     MALLOC,
-    SCRAPED_NOTES,
     SCRAPED_TAGS,
     container,
     environment,
     metrics_port,
     mount,
     mounts,
+    node_loss,
     pod,
+    scraped_notes,
     template,
     volumes,
 )
@@ -44,6 +46,7 @@ class Of:
     uid: str
     attempt: int
     settings: Settings
+    storage_class: str = ""  # of the volume, as it was made; "" for the cluster's default
 
     @property
     def base(self) -> str:
@@ -124,14 +127,26 @@ def certificate(of: Of) -> Issue:
 
 def volume_claim(of: Of) -> Manifest:
     """Where the server's state lives."""
-    spec = {
+    spec: dict[str, Any] = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": of.job.spec.server.storage.size}},
     }
+    if of.storage_class:
+        spec["storageClassName"] = of.storage_class
     notes = {names.IMAGE_ANNOTATION: of.settings.runtime_image}  # for whoever reads the volume when the job is over
     if (user := of.settings.job_pods.security) is not None:
         notes[names.SECURITY_ANNOTATION] = json.dumps(dict(user), sort_keys=True)
+    if placement := _placement(of):
+        notes[names.PLACEMENT_ANNOTATION] = json.dumps(placement)
     return child(names.VOLUME_CLAIM, of.base, of.owner, of.labels, notes, spec=spec)
+
+
+def _placement(of: Of) -> dict[str, Any]:
+    """What another pod needs to run where the server did, as its spec has it."""
+    scheduling = of.job.spec.server.scheduling.model_dump(mode="json", by_alias=True, exclude_none=True)
+    secrets = [{"name": name} for name in of.settings.image_pull_secrets]
+    found = {**{key: scheduling[key] for key in ("nodeSelector", "tolerations")}, "imagePullSecrets": secrets}
+    return {key: value for key, value in found.items() if value}
 
 
 def disruption_budget(of: Of) -> Manifest:
@@ -170,7 +185,7 @@ def job(of: Of, run: int) -> Create:
         "completions": 1,
         "parallelism": 1,
         "podReplacementPolicy": "Failed",
-        "template": template({**tags, **SCRAPED_TAGS}, _pod(of), of.settings, notes=SCRAPED_NOTES),
+        "template": template({**tags, **SCRAPED_TAGS}, _pod(of), of.settings, notes=scraped_notes(of.settings)),
     }
     name = names.server_job(of.job.metadata.name, of.uid, run)
     return Create(child(names.JOB, name, of.owner, tags, spec=spec), alone=_selector(of))
@@ -178,8 +193,9 @@ def job(of: Of, run: int) -> Create:
 
 def _pod(of: Of) -> dict[str, Any]:
     spec, files = of.job.spec, of.job.spec.trainer.files
-    found = volumes(of.base, {"persistentVolumeClaim": {"claimName": of.base}}, _resources(of))
-    made = pod([_container(of)], found, of.settings)
+    own = resources(of, of.settings.server_limits)
+    found = volumes(of.base, {"persistentVolumeClaim": {"claimName": of.base}}, own)
+    made = pod([_container(of)], found, of.settings) | placed(of)
     if spec.model.initial is not None:
         made["initContainers"] = [_initial_model(of)]
         if files:
@@ -189,11 +205,18 @@ def _pod(of: Of) -> dict[str, Any]:
     return made
 
 
+def placed(of: Of) -> dict[str, Any]:
+    """Where the pod may run: what stands in its spec, over what every pod has."""
+    scheduling = of.job.spec.server.scheduling.model_dump(mode="json", by_alias=True, exclude_none=True)
+    scheduling["tolerations"] = [*node_loss(of.settings), *scheduling["tolerations"]]
+    return {key: value for key, value in scheduling.items() if value}
+
+
 def _container(of: Of) -> dict[str, Any]:
     command = ["python", "-m", "fedjob.server", f"{names.CONFIG_FOLDER}/{names.CONFIG_FILE}"]
     port = {"tcpSocket": {"port": "grpc"}}
     return {
-        **container(names.SERVER, of.settings.runtime_image, command, _resources(of)),
+        **container(names.SERVER, of.settings.runtime_image, command, resources(of, of.settings.server_limits)),
         "env": environment({**SERVER_ENVIRONMENT, **MALLOC, "GRPC_TRACE": "handshaker", "PYTHONUNBUFFERED": "1"}),
         "ports": [{"name": "grpc", "containerPort": names.JOB_PORT, "protocol": "TCP"}, metrics_port()],
         # A large state is read before the port opens: half an hour to start, then a minute of silence is death.
@@ -220,7 +243,7 @@ def _initial_model(of: Of) -> dict[str, Any]:
     assert initial is not None
     command = ["python", "-m", "fedjob.initial", str(initial.object), _INITIAL]
     made = {
-        **container("initial-model", spec.trainer.image or of.settings.runtime_image, command, _resources(of)),
+        **container("initial-model", spec.trainer.image or of.settings.runtime_image, command, resources(of, ())),
         "env": environment(variables),
         "volumeMounts": [
             mount("state", names.STATE_FOLDER, read_only=False),
@@ -234,8 +257,21 @@ def _initial_model(of: Of) -> dict[str, Any]:
     return made
 
 
-def _resources(of: Of) -> dict[str, Any]:
-    return of.job.spec.server.resources.model_dump(exclude_defaults=True)
+def resources(of: Of, limits: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """What the job says; for a resource of which it says nothing, the installation's request, and its limit in `limits`.
+
+    The code that makes a first model gets no such limit: it holds the model in memory, which a server does not.
+    """
+    asked = of.job.spec.server.resources
+    said = asked.requests.keys() | asked.limits.keys()
+    found = {
+        "limits": {**{name: amount for name, amount in limits if name not in said}, **asked.limits},
+        "requests": {
+            **{name: amount for name, amount in of.settings.server_requests if name not in said},
+            **asked.requests,
+        },
+    }
+    return {kind: amounts for kind, amounts in found.items() if amounts}
 
 
 def _selector(of: Of) -> dict[str, str]:

@@ -64,10 +64,11 @@ class Case:
         """Rounds that are behind the job."""
         return int(self.progress.get("completedRounds") or 0)
 
-    def of(self, attempt: int) -> build.Of:
+    def of(self, memory: Memory) -> build.Of:
         """The job as the builders see it, with the image that it began with."""
         image = (self.seen.job.get("status") or {}).get("runtimeImage") or self.settings.runtime_image
-        return build.Of(self.job, self.uid, attempt, replace(self.settings, runtime_image=image))
+        settings = replace(self.settings, runtime_image=image)
+        return build.Of(self.job, self.uid, memory.attempt, settings, memory.storage_class)
 
 
 def desired_state(seen: Observed, now: datetime, settings: Settings, trust: Trust) -> Plan:
@@ -116,6 +117,10 @@ def _objection(case: Case) -> State | None:
             "spec.model.initial.path: a cluster does not see this file, allowed: object, or a model that a site offers"
         )
         return State(FALSE, "Unsupported", why)
+    exposure = case.job.spec.server.exposure
+    if exposure.type != "ClusterIP":
+        why = f"spec.server.exposure.type: got {exposure.type}, allowed: ClusterIP, as every site is in this cluster"
+        return State(FALSE, "Unsupported", why)
     if foreign := [child for child in case.seen.children if not child.owned]:
         return State(FALSE, "NameConflict", f"{foreign[0].kind} {foreign[0].name} belongs to another owner")
     return sites.admission(case.job.spec, case.job.metadata.namespace, case.seen.sites)
@@ -134,16 +139,17 @@ def _turn(case: Case, memory: Memory) -> State | None:
 
 
 def _run(case: Case, memory: Memory, accepted: State) -> Plan:
-    memory = replace(
-        memory, started_at=memory.started_at or case.now, image=memory.image or case.settings.runtime_image
-    )
+    if memory.started_at is None:
+        wanted_class = case.job.spec.server.storage.storage_class_name or case.settings.storage_class
+        memory = replace(memory, started_at=case.now, storage_class=wanted_class)
+    memory = replace(memory, image=memory.image or case.settings.runtime_image)
     if memory.running_at is None and case.progress.get("state") == "Running":
         memory = replace(memory, running_at=case.now)
     issue, certified = _certificate(case, memory)
     server = step(memory.server, case.seen, case.job.spec, case.completed_rounds, case.now)
     first = memory.server.run == 0
     memory = replace(memory, server=server.server, released=memory.released or server.ready.status == TRUE)
-    views, of = sites.views(case.job.spec, case.seen, case.completed_rounds), case.of(memory.attempt)
+    views, of = sites.views(case.job.spec, case.seen, case.completed_rounds), case.of(memory)
     assigned = _assignments(case, of, views, suspend=lambda _: not memory.released)
     views = sites.unjudged(views, {m["spec"]["site"] for m in differing(assigned, case.seen.children)})
     verdict = server.verdict or _hopeless(case, views) or _late(case, memory, server.ready)
@@ -170,7 +176,7 @@ def _run_of(of: build.Of, number: int, *, first: bool) -> Create:
 
 
 def _certificate(case: Case, memory: Memory) -> tuple[tuple[Issue, ...], State]:
-    of, present = case.of(memory.attempt), case.seen.certificate
+    of, present = case.of(memory), case.seen.certificate
     issue = build.certificate(of)
     identity = names.spiffe(case.settings.trust_domain, case.uid, None)
     wanted = certificate.Wanted(_key(issue.manifest), identity, issue.dns_names, case.trust.issuer, case.trust.digest)
@@ -187,7 +193,7 @@ def _key(manifest: Manifest) -> str:
 
 def _renewal(case: Case) -> float | None:
     present = case.seen.certificate
-    key = _key(build.certificate(case.of(1)).manifest)
+    key = _key(build.certificate(case.of(Memory())).manifest)
     return certificate.seconds_left(present, key, case.now) if present else None
 
 
@@ -301,8 +307,10 @@ def _suspend(case: Case, memory: Memory, accepted: State) -> Plan:
     active = [job for job in case.seen.server_jobs if not job.finished and not job.leaving]
     ready = any(pod.ready and pod.run == memory.server.run for pod in case.seen.pods)  # else nobody hears of the pause
     left = _boundary_seconds(case, memory) if active and ready else 0.0
-    of = case.of(memory.attempt)
+    of = case.of(memory)
     wanted = _assignments(case, of, views, suspend=lambda _: left <= 0) if case.seen.site_jobs else []
+    if any(child.kind == names.VOLUME_CLAIM.name for child in case.seen.children):
+        wanted.append(build.volume_claim(of))  # it may grow meanwhile
     # While the server runs: a round may last longer than its certificate.
     issue, certified = _certificate(case, memory) if left > 0 else ((), None)
     reason = "Suspending" if left > 0 else "Suspended"
@@ -355,7 +363,7 @@ def _after_the_end(case: Case, memory: Memory) -> Plan:
         delete += [_site_gone(s.namespace, s.name, s.uid) for s in _within_reach(case)]
     elif over and case.seen.site_jobs:
         stays = {"Running"} if spec.clean_pod_policy == "None" else set()  # what runs may run on; nothing starts again
-        wanted = _assignments(case, case.of(memory.attempt), views, suspend=lambda view: view.state not in stays)
+        wanted = _assignments(case, case.of(memory), views, suspend=lambda view: view.state not in stays)
     facts = Facts(case.seen, memory, State(TRUE, "Accepted"), case.now, job=case.job, views=views)
     again = _soonest(None if over else grace - passed, None if ttl is None else ttl - passed)
     return _plan(case, facts, wanted, (), (), delete, again, strays=bool(over and spec.clean_pod_policy != "All"))

@@ -19,6 +19,8 @@ class Memory:
     running_at: when the workflow was first seen at work. suspended_since: when spec.suspend was first seen, None unless it is set.
     released: the server was ready once in this attempt, so the sites may start their pods. image: of the runtime, from the job's
     first pass on: an upgrade of the hub changes no job that is under way, nor what a site has approved.
+    released: the server was ready once in this attempt, so the sites may start their pods. storage_class: of the server's volume,
+    which cannot be changed, whatever the installation's default becomes.
     """
 
     attempt: int = 1
@@ -27,6 +29,7 @@ class Memory:
     suspended_since: datetime | None = None
     suspended_seconds: float = 0.0
     released: bool = False
+    storage_class: str = ""
     server: Server = NEVER_STARTED
     verdict: Verdict | None = None
     ended_at: datetime | None = None
@@ -58,6 +61,7 @@ def remember(job: Raw, spec: JobSpec | None) -> Memory:
         suspended_since=moment(status.get("suspendedTime")),
         suspended_seconds=float(status.get("suspendedSeconds") or 0),
         released=bool(server.get("released")),
+        storage_class=str(server.get("storageClassName") or ""),
         server=Server(
             run=int(server.get("run") or 0),
             restarts=int(server.get("restarts") or 0),

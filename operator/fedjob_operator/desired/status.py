@@ -195,6 +195,7 @@ def _server(facts: Facts) -> dict[str, Any]:
         "endpoint": f"{names.service_host(names.base(metadata['name'], metadata['uid']), metadata['namespace'])}"
         f":{names.JOB_PORT}",
         "lastTermination": server.last,
+        **({"storageClassName": memory.storage_class} if memory.storage_class else {}),
     }
 
 

@@ -17,6 +17,7 @@ CLUSTER_ONLY: Mapping[str, str] = MappingProxyType(
         "spec.trainer.resources": "processes of one machine share it without limits",
         "spec.sites[].resources": "processes of one machine share it without limits",
         "spec.server.resources": "processes of one machine share it without limits",
+        "spec.server.scheduling": "one machine is one node",
         "spec.server.storage": "the run folder lies on this machine's disk",
         "spec.server.exposure": "every process runs on this machine",
         "spec.trainer.nodes": "one machine is one node",

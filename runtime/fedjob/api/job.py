@@ -244,7 +244,12 @@ class Storage(Part):
 
     size: Quantity = Field(
         default="20Gi",
-        description="Size of the volume for the global model, the updates of a round and the checkpoint.",
+        description="Size of the volume for the global model, the updates of a round and the checkpoint. It may grow at any time, "
+        "where the storage class allows expansion.",
+    )
+    storage_class_name: DnsName | None = Field(
+        default=None,
+        description="StorageClass of the volume. Default: the one that the hub was installed with, or else the cluster's.",
     )
 
 
@@ -253,20 +258,11 @@ class Exposure(Part):
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(
         default="ClusterIP",
-        description="Type of the server's Service. ClusterIP: reached from inside the cluster alone.",
+        description="Type of the server's Service. ClusterIP: reached from inside the cluster alone. As long as every site is "
+        "in the hub's cluster, no other is allowed.",
     )
     annotations: dict[LabelKey, AnnotationValue] = Field(
         default_factory=dict, max_length=64, description="Annotations of the Service, for what provides its address."
-    )
-
-
-class Server(Part):
-    """The process that manages the job."""
-
-    resources: Resources = Field(default_factory=Resources, description="What the server's container may use.")
-    storage: Storage = Field(default_factory=Storage, description="The server's volume.")
-    exposure: Exposure = Field(
-        default_factory=Exposure, description="How clients outside the server's cluster reach it."
     )
 
 
@@ -291,6 +287,35 @@ class Toleration(Part):
             yield Broken(("operator",), self.operator, "Exists, as there is no key")
         if self.value and self.operator == "Exists":
             yield Broken(("value",), self.value, "no value, as operator is Exists")
+
+
+class ServerScheduling(Part):
+    """Where the server's pod runs, in the cluster of the hub."""
+
+    node_selector: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Labels of the nodes that the pod may run on. Default: any node.",
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), strict=False, max_length=16, description="Taints of nodes that the pod puts up with."
+    )
+    priority_class_name: DnsName | None = Field(default=None, description="PriorityClass of the pod.")
+
+
+class Server(Part):
+    """The process that manages the job."""
+
+    resources: Resources = Field(
+        default_factory=Resources,
+        description="What the server's container may use. Default, for each resource that neither limits nor requests name: as the "
+        "hub was installed, usually 100m cpu and 512Mi of memory, at most 1Gi.",
+    )
+    scheduling: ServerScheduling = Field(default_factory=ServerScheduling, description="Where the server's pod runs.")
+    storage: Storage = Field(default_factory=Storage, description="The server's volume.")
+    exposure: Exposure = Field(
+        default_factory=Exposure, description="How clients outside the server's cluster reach it."
+    )
 
 
 class Scheduling(Part):

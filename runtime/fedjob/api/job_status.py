@@ -114,6 +114,12 @@ class ServerState(Part):
         default=None, max_length=512, title="host:port", description="Where clients outside its cluster reach it."
     )
     last_termination: Sentence | None = Field(default=None, description="Last words of its last process that ended.")
+    storage_class_name: str | None = Field(
+        default=None,
+        max_length=253,
+        title="text",
+        description="StorageClass that its volume was asked for with, if any was named.",
+    )
 
 
 class Certificates(Part):

@@ -12,6 +12,9 @@ UID_LABEL: Final = f"{GROUP}/job-uid"
 ROLE_LABEL: Final = f"{GROUP}/role"
 SITE_LABEL: Final = f"{GROUP}/site"
 RUN_LABEL: Final = f"{GROUP}/run"  # counts the server's or a site's Jobs: 1, 2, …
+PLACEMENT_ANNOTATION: Final = (
+    f"{GROUP}/placement"  # of the same: where a pod with that image may run, and its pull secrets
+)
 IMAGE_ANNOTATION: Final = f"{GROUP}/runtime-image"  # of the server's volume: the image that can read what is on it
 SECURITY_ANNOTATION: Final = f"{GROUP}/pod-security"  # likewise: who has written it, if not USER, as JSON
 

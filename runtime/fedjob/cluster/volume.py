@@ -18,6 +18,7 @@ from ..api.names import (
     FEDERATED_JOB,
     IMAGE_ANNOTATION,
     JOB_LABEL,
+    PLACEMENT_ANNOTATION,
     POD,
     ROLE_LABEL,
     RUN_FOLDER,
@@ -124,7 +125,7 @@ class Volume:
             raise ClusterError(f"the volume {claim['name']} names no image that can read it: name one with --image")
         what = f"create the reading pod in namespace {self._namespace} (create pods)"
         written_by = json.loads(notes[SECURITY_ANNOTATION]) if SECURITY_ANNOTATION in notes else _USER
-        body = reader(self.job, claim["name"], image, written_by)
+        body = reader(self.job, claim["name"], image, written_by, placement(notes.get(PLACEMENT_ANNOTATION, "")))
         _, made = await self.cluster.call(
             "POST", POD.path(self._namespace), what, query=[("fieldManager", FIELD_MANAGER)], body=body
         )
@@ -143,10 +144,21 @@ class Volume:
             await asyncio.sleep(0.5)
 
 
-def reader(job: Mapping[str, Any], claim: str, image: str, user: Mapping[str, Any]) -> dict[str, Any]:
+def placement(note: str) -> dict[str, Any]:
+    """What the volume says of pods that are to read it: nodes, taints, pull secrets; nothing, if it says nothing that can be read."""
+    try:
+        found = json.loads(note or "{}")
+    except ValueError:
+        return {}
+    return {key: found[key] for key in ("nodeSelector", "tolerations", "imagePullSecrets") if key in found}
+
+
+def reader(
+    job: Mapping[str, Any], claim: str, image: str, user: Mapping[str, Any], placed: Mapping[str, Any]
+) -> dict[str, Any]:
     """A pod under Pod Security "restricted" that holds a volume, read-only, for as long as somebody reads.
 
-    user: who the server's pod ran as, as fields of a securityContext.
+    user: who the server's pod ran as, as fields of a securityContext. placed: what its spec says of nodes, taints and pull secrets.
 
     It belongs to the job, so that it goes with it, and has none of the labels by which the operator knows a server.
     """
@@ -181,6 +193,7 @@ def reader(job: Mapping[str, Any], claim: str, image: str, user: Mapping[str, An
         },
         "containers": [container],
         "volumes": [{"name": "state", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}],
+        **placed,
     }
     prefix = f"{claim[:50]}-read-"
     return {

@@ -11,7 +11,7 @@ import yaml
 
 from cluster.helm import Helm, HelmError, one
 from fedjob_operator.names import METRICS_LABEL
-from fedjob_operator.settings import KUBE_DNS, CaBundle, Settings
+from fedjob_operator.settings import KUBE_DNS, SERVER_LIMITS, SERVER_REQUESTS, CaBundle, Settings
 
 ROOT = Path(__file__).parents[3]
 ALL_ON = (
@@ -103,6 +103,10 @@ def test_every_pod_is_restricted_and_only_what_asks_the_api_server_has_a_token(h
         ("jobs.env[0].name=A-B,jobs.env[0].value=x", "/jobs/env/0/name"),
         ("networkPolicy.apiServerCIDRs={10.0.0.1}", "/networkPolicy/apiServerCIDRs/0"),
         ("networkPolicy.extraEgress[0].form=x", "form"),
+        ("server.resources.limits.memory=much", "/server/resources/limits/memory"),
+        ("server.storageClassName=Fast Disk", "/server/storageClassName"),
+        ("metrics.annotations=sometimes", "/metrics/annotations"),
+        ("metrics.prometheusRule.runbookUrl=docs", "/metrics/prometheusRule/runbookUrl"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(helm: Helm, value: str, field: str) -> None:
@@ -184,9 +188,9 @@ def test_what_all_pods_of_jobs_have_reaches_the_operator(helm: Helm, tmp_path: P
 
 
 def _settings(objects: list[Any]) -> Settings:
-    from fedjob_operator.__main__ import _read
+    from fedjob_operator.arguments import read
 
-    return _read(_container(objects)["args"])[0]
+    return read(_container(objects)["args"])[0]
 
 
 def test_the_pod_of_helms_test_runs_where_the_operator_does(helm: Helm, tmp_path: Path) -> None:
@@ -260,13 +264,13 @@ def test_rights_are_those_of_the_role_and_end_at_the_namespaces_named(helm: Helm
 
 def test_what_the_operator_is_told_is_what_it_understands(helm: Helm) -> None:
     """Every argument, read by the operator's own parser."""
-    from fedjob_operator.__main__ import _read
+    from fedjob_operator.arguments import read
 
     found = helm.template(
         "fedjob", *ALL_ON, "--set", "rbac.namespaces={a},runtimeImage.tag=v7,image.registry=registry.example/x"
     )
     given = one(found, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
-    settings, ports, _ = _read(given)
+    settings, ports, _ = read(given)
     assert settings.runtime_image == "registry.example/x/fedjob-runtime:v7"
     assert settings.namespaces == ("a",)
     assert settings.image_pull_secrets == ("pull",)
@@ -279,6 +283,54 @@ def test_what_the_operator_is_told_is_what_it_understands(helm: Helm) -> None:
     assert settings.hub_url == f"https://{host}:{hub['spec']['ports'][0]['port']}"
     ports_of = {p["name"]: p["containerPort"] for p in _container(found)["ports"]}
     assert ports_of == {"metrics": ports.metrics, "reports": ports.reports}
+
+
+def test_servers_have_the_charts_resources_and_storage_class(helm: Helm) -> None:
+    from fedjob_operator.arguments import read
+
+    def settings(*values: str) -> Any:
+        found = helm.template("fedjob", *values)
+        return read(one(found, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"])[0]
+
+    plain = settings()
+    assert (plain.server_requests, plain.server_limits, plain.storage_class) == (SERVER_REQUESTS, SERVER_LIMITS, "")
+    mine = settings("--set=server.storageClassName=gp3,server.resources.limits.cpu=2,server.resources.requests=null")
+    assert (mine.server_requests, mine.storage_class) == ((), "gp3")
+    assert mine.server_limits == (("cpu", "2"), ("memory", "1Gi"))
+
+
+@pytest.mark.parametrize(
+    ("values", "operator", "jobs"),
+    [
+        ((), True, "yes"),
+        (("metrics.serviceMonitor.enabled=true",), False, "yes"),
+        (("metrics.podMonitor.enabled=true",), True, "no"),
+        (("metrics.podMonitor.enabled=true", "metrics.annotations=Always"), True, "yes"),
+        (("metrics.annotations=Never",), False, "no"),
+    ],
+)
+def test_what_a_monitor_finds_has_no_annotations_besides(
+    helm: Helm, values: tuple[str, ...], operator: bool, jobs: str
+) -> None:
+    """Else it is scraped twice."""
+    found = helm.template("fedjob", "--set", ",".join(("metrics.scrapeFrom={monitoring}", *values)))
+    notes = one(found, "Deployment")["spec"]["template"]["metadata"].get("annotations") or {}
+    assert ("prometheus.io/scrape" in notes) is operator
+    assert arguments(found)["--scrape-annotations"] == jobs
+
+
+def test_every_alert_leads_to_its_place_in_the_runbook_if_that_is_named(helm: Helm) -> None:
+    on = "--set=metrics.prometheusRule.enabled=true"
+
+    def rules(*values: str) -> list[Any]:
+        groups = one(helm.template("fedjob", on, *values), "PrometheusRule")["spec"]["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+    assert not any("runbook_url" in rule["annotations"] for rule in rules())
+    page = "https://example.com/fedjob/operations"
+    found = rules(f"--set=metrics.prometheusRule.runbookUrl={page}")
+    assert len(found) > 20
+    assert all(rule["annotations"]["runbook_url"] == f"{page}#{rule['alert'].lower()}" for rule in found)
 
 
 def _container(objects: list[Any]) -> Any:

@@ -457,8 +457,10 @@ def test_a_model_is_downloaded_from_the_volume_of_a_job_that_is_over_however_oft
     admin: Any, start_operator: Any, submit: Any, kubelet: Any, scientist: Any, fedjob: Fedjob, node: KubeletPort, volume: Path,
     namespace: str, tmp_path: Path,
 ) -> None:  # fmt: skip
-    start_operator()
-    job, model = submit(), volume / "run" / "model.safetensors"
+    start_operator("--image-pull-secrets", "registry")
+    tolerated = {"key": "example.com/pool", "operator": "Exists"}
+    there = {"nodeSelector": {"example.com/pool": "servers"}, "tolerations": [tolerated]}
+    job, model = submit(server={"scheduling": there}), volume / "run" / "model.safetensors"
     finished(kubelet, admin, job, namespace, file_digest(model))
     node.cut_after = [300_000, 5, 400_000]
     with Hands(admin, namespace) as hands:
@@ -469,11 +471,14 @@ def test_a_model_is_downloaded_from_the_volume_of_a_job_that_is_over_however_oft
     offsets = [int(command[-1]) for command in node.commands]
     assert offsets == [0, 299_992, 299_992, 699_984]
     (pod,) = hands.pods
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    assert pod["spec"]["nodeSelector"] == there["nodeSelector"]
+    assert tolerated in pod["spec"]["tolerations"]
     (mounted,) = pod["spec"]["volumes"]
     assert mounted["persistentVolumeClaim"]["readOnly"] is True
     assert pod["metadata"]["ownerReferences"][0]["uid"] == job.raw["metadata"]["uid"]
-    there = admin.list(names.POD, namespace, f"{names.ROLE_LABEL}=reader")
-    assert [p["metadata"]["name"] for p in there if "deletionTimestamp" not in p["metadata"]] == []
+    left = admin.list(names.POD, namespace, f"{names.ROLE_LABEL}=reader")
+    assert [p["metadata"]["name"] for p in left if "deletionTimestamp" not in p["metadata"]] == []
     assert fedjob("download", "digits", "-o", "got.safetensors").stderr == "got.safetensors is this model already\n"
     (tmp_path / "got.safetensors").write_bytes(b"mine")
     assert "--force" in fedjob("download", "digits", "-o", "got.safetensors", code=2).stderr
