@@ -182,7 +182,8 @@ def test_a_volume_is_asked_for_with_the_class_that_it_was_made_with() -> None:
 @pytest.mark.parametrize("annotated", [True, False])
 def test_annotations_for_a_prometheus_without_monitors_are_there_only_where_it_is_one(annotated: bool) -> None:
     told = replace(SETTINGS, scrape_annotations=annotated)
-    for made in (server.job(replace(of(), settings=told), 1), client.job(replace(at(), settings=told), 1)):
+    site = replace(at(), settings=told, scrape_from=("monitoring",))
+    for made in (server.job(replace(of(), settings=told), 1), client.job(site, 1)):
         assert ("prometheus.io/scrape" in made.manifest["spec"]["template"]["metadata"]["annotations"]) is annotated
 
 

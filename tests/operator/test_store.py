@@ -10,6 +10,7 @@ import pytest
 from fedjob_operator import names
 from fedjob_operator.metrics import Metrics
 from fedjob_operator.names import Kind
+from fedjob_operator.reach import Reach
 from fedjob_operator.resync import Resync
 from fedjob_operator.routes import Key
 from fedjob_operator.settings import HUB, Settings
@@ -82,7 +83,8 @@ def test_a_comparison_leaves_out_what_is_seen_to_go_while_it_is_patient() -> Non
     async def story() -> tuple[set[str], dict[str, int]]:
         store = Store()
         settings = Settings("fedjob-system", "runtime:1", "test")
-        resync = Resync(Lists(), store, settings, Metrics(), lambda _: None, patience_seconds=0.05)  # type: ignore[arg-type]
+        reach = Reach(store, settings, Metrics())
+        resync = Resync(Lists(), store, reach, Metrics(), lambda _: None, patience_seconds=0.05)  # type: ignore[arg-type]
         comparing = asyncio.create_task(resync._compare(names.POD))
         await asyncio.sleep(0)
         store.see(names.POD.name, thing(names.POD, "new", 8))
