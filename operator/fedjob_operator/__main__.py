@@ -18,7 +18,7 @@ from typing import Any
 
 from fedjob.logs import as_json
 
-from . import triggers
+from . import names, triggers
 from .arguments import Ports, read
 from .cluster import ApiError, Cluster
 from .health import Health

@@ -215,6 +215,7 @@ def test_a_local_run_can_tell_which_fields_only_a_cluster_uses() -> None:
         "spec.trainer.resources",
         "spec.sites[0].resources",
         "spec.server.resources",
+        "spec.server.scheduling",
         "spec.server.storage",
         "spec.server.exposure",
         "spec.trainer.nodes",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -661,18 +660,12 @@ def test_a_volume_grows_also_while_the_job_is_paused(world: Any, suspend: bool) 
     assert claim_of(world)["resources"]["requests"]["storage"] == "100Gi"
 
 
-def test_a_volume_keeps_its_storage_class_when_the_installations_changes(
-    world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def install(storage_class: str) -> None:
-        monkeypatch.setattr(conftest, "SETTINGS", replace(conftest.SETTINGS, storage_class=storage_class))
-
-    conftest = sys.modules[type(world).__module__]
-    install("fast")
+def test_a_volume_keeps_its_storage_class_when_the_installations_changes(world: Any) -> None:
+    world.settings = replace(world.settings, storage_class="fast")
     key = world.submit()
     up(world, key)
     assert world.status(key)["server"]["storageClassName"] == "fast"
-    install("slow")
+    world.settings = replace(world.settings, storage_class="slow")
     before = len(world.writes)
     world.settle()
     assert claim_of(world)["storageClassName"] == "fast"

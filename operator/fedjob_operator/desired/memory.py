@@ -19,8 +19,7 @@ class Memory:
     running_at: when the workflow was first seen at work. suspended_since: when spec.suspend was first seen, None unless it is set.
     released: the server was ready once in this attempt, so the sites may start their pods. image: of the runtime, from the job's
     first pass on: an upgrade of the hub changes no job that is under way, nor what a site has approved.
-    released: the server was ready once in this attempt, so the sites may start their pods. storage_class: of the server's volume,
-    which cannot be changed, whatever the installation's default becomes.
+    storage_class: of the server's volume, which cannot be changed, whatever the installation's default becomes.
     """
 
     attempt: int = 1
