@@ -29,12 +29,22 @@ _PAUSED: Final = "self.spec.suspend && oldSelf.spec.suspend"
 
 
 def _same(path: str) -> str:
-    """Both versions have the same value at a path of which only the last name may be missing.
+    """Both versions have the same value at a path, or neither has one; any name of it may be missing, but for spec.
 
     Written out, because the API server cannot bound the cost of comparing optional values (`self.?a == oldSelf.?a`).
     """
-    new, old = f"self.{path}", f"oldSelf.{path}"
-    return f"(has({new}) == has({old}) && (!has({new}) || {new} == {old}))"
+    new, old = _there("self", path), _there("oldSelf", path)
+    return f"({new} == {old} && (!{new} || self.{path} == oldSelf.{path}))"
+
+
+def _there(root: str, path: str) -> str:
+    """There is something at a path: `has` itself is an error where a name before the last one is missing."""
+    first, *names = path.split(".") if path.startswith("spec.") else ("", *path.split("."))
+    place, found = ".".join(filter(None, (root, first))), []
+    for name in names:
+        place = f"{place}.{name}"
+        found.append(f"has({place})")
+    return f"({' && '.join(found)})"
 
 
 _WORKFLOW: Final[Mapping[str, tuple[Rule, ...]]] = {

@@ -217,6 +217,25 @@ def started(admin: Kube, namespace: str) -> Any:
     return document
 
 
+@pytest.mark.parametrize("server", [{}, {"storage": {}}, {"resources": {}}])
+def test_a_job_that_says_nothing_of_its_server_can_start_and_go_on(admin: Kube, namespace: str, server: Any) -> None:
+    """What a rule compares may be missing at every depth."""
+    document = yaml.safe_load((ROOT / "tests" / "api" / "ten-lines.yaml").read_text())
+    name = document["metadata"]["name"]
+    if server:
+        document["spec"]["server"] = server
+    make(admin, namespace, document)
+    for state in ("Starting", "Training"):
+        status = {"status": {"startTime": NOW, "state": state}}
+        assert admin.patch(FEDERATED_JOB, namespace, name, status, "/status")["status"]["state"] == state
+    assert PAUSED in refusal(
+        admin, namespace, changed(document, "spec/server", {"resources": {"limits": {"memory": "2Gi"}}}), remake
+    )
+    assert NEVER in refusal(
+        admin, namespace, changed(document, "spec/server", {"storage": {"storageClassName": "slow"}}), remake
+    )
+
+
 NEVER = "cannot be changed once the job has started"
 PAUSED = "can be changed while the job is paused"
 JOB_EDITS = [

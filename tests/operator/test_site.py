@@ -17,7 +17,13 @@ def far(world: Any) -> None:
     """A site c in a namespace of its own."""
     spec = {"approved": True, "allowedNamespaces": ["team-a"], "local": {"namespace": "hospital-c"}}
     world.put(names.FEDERATED_SITE, "fedjob-system", "c", spec=spec)
-    rule = {"name": "all", "images": [{"repository": "*"}], "inlineCode": "Allow", "approval": "Automatic", "env": []}
+    rule = {
+        "name": "all",
+        "images": [{"repository": "fedjob-runtime"}],
+        "inlineCode": "Allow",
+        "approval": "Automatic",
+        "env": [],
+    }
     world.put(names.SITE_POLICY, "hospital-c", "default", spec={"rules": [rule]})
 
 

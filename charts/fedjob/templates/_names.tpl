@@ -96,6 +96,6 @@ capabilities: {drop: [ALL]}
 
 {{/* Resources as an argument: name=amount, joined with commas. */}}
 {{- define "fedjob.amounts" -}}
-{{- $found := list }}{{ range $name, $amount := . }}{{ $found = append $found (printf "%s=%s" $name $amount) }}{{ end -}}
+{{- $found := list }}{{ range $name, $amount := . }}{{ $found = append $found (printf "%s=%s" $name (toString $amount)) }}{{ end -}}
 {{ join "," $found }}
 {{- end }}

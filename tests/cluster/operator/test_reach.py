@@ -48,7 +48,12 @@ def hospital(admin: Any, namespace: str, kubelet: Any) -> Iterator[Any]:
     )
     spec = {"approved": True, "allowedNamespaces": [namespace], "local": {"namespace": made}}
     admin.create(names.FEDERATED_SITE, SYSTEM, made, spec=spec)
-    rule = {"name": "all", "images": [{"repository": "*"}], "inlineCode": "Allow", "approval": "Automatic"}
+    rule = {
+        "name": "all",
+        "images": [{"repository": "example/runtime"}],
+        "inlineCode": "Allow",
+        "approval": "Automatic",
+    }
     admin.create(names.SITE_POLICY, made, "default", spec={"rules": [rule]})
     grant(admin, namespace, EVERYWHERE)
     grant(admin, SYSTEM, EVERYWHERE, OWN)
