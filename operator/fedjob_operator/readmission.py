@@ -32,6 +32,7 @@ class Readmission:
     resync: Resync
     reach: Reach
     _asked: float = -_DOUBT_SECONDS
+    _known: frozenset[str] = frozenset()  # namespaces of which every job was told that they forbid us
 
     async def follow(self) -> None:
         """For ever. What forbids us is tried every few seconds at first, then once a minute."""
@@ -60,6 +61,10 @@ class Readmission:
             await self._question()
         for space in sorted(self.reach.store.forbidden):
             await self.resync.enter(space)
+        if self._known != self.reach.store.forbidden.keys():
+            self._known = frozenset(self.reach.store.forbidden)
+            for key in self.reach.store.all_keys():  # no event comes of what we are not let see
+                self.resync.add(key)
         told = await self._tell_sites()
         return told and not self.reach.store.forbidden and not self.reach.doubted
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cluster.controlplane import LIMITED
+from cluster.kube import RefusedError
 from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER
 
@@ -115,8 +116,17 @@ def test_a_namespace_without_the_role_keeps_no_other_from_starting_and_comes_in_
     assert operator.alive
 
 
+def forbidden(plane: Any, namespace: str) -> bool:
+    """Whether the API server has heard that the operator's rights are gone: it does so a moment later."""
+    try:
+        plane.user(LIMITED).list(names.SITE_POLICY, namespace)
+    except RefusedError as error:
+        return error.code == 403
+    return False
+
+
 def test_a_namespace_that_takes_the_role_away_stops_no_job_and_is_as_it_was_when_it_gives_it_back(
-    admin: Any, start: Any, submit: Any, kubelet: Any, hospital: Any, until: Any
+    plane: Any, admin: Any, start: Any, submit: Any, kubelet: Any, hospital: Any, until: Any
 ) -> None:
     site = hospital.namespace
     grant(admin, site, EVERYWHERE)
@@ -129,6 +139,7 @@ def test_a_namespace_that_takes_the_role_away_stops_no_job_and_is_as_it_was_when
     until("the site to run", lambda: entry(job, site).get("state") == "Running")
 
     withdraw(admin, site)
+    until("the API server to forbid it", lambda: forbidden(plane, site))
     hospital.end(client, 1, "out of luck")  # a watch that is open goes on; what it leads to is refused
     until("the job to say so", lambda: entry(job, site).get("reason") == "SiteForbidden")
     until("the site to say so", lambda: reachable(admin, site) == ("False", "Forbidden"))
