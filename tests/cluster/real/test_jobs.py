@@ -14,6 +14,7 @@ from cluster.helm import ROOT, Helm
 from cluster.real import busybox, federation
 from cluster.real.cluster import Cluster
 from cluster.real.federation import TEAM
+from cluster.real.images import Images
 from fedjob_operator import names
 
 ROUNDS = 10
@@ -57,13 +58,15 @@ while fedjob.is_running():
 
 
 def test_a_script_reads_the_part_of_the_sites_claim_that_its_policy_names_and_cannot_write_there(
-    team: Cluster, hub: Helm, namespace: str, pod: Callable[..., Any], output: Callable[[str], str], tmp_path: Path
-) -> None:
+    team: Cluster, hub: Helm, images: Images, namespace: str, pod: Callable[..., Any], output: Callable[[str], str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
     """The claim is one of the site's chart; beside the part that is named lies another, which the script does not see."""
+    rule = {"name": "all", "images": [{"repository": images.runtime.rpartition(":")[0]}], "inlineCode": "Allow"}
     values = {
         "site": {"name": "archive"},
         "hub": {"register": True, "allowedNamespaces": [TEAM]},
-        "policy": {"rules": [{"name": "all", "images": [{"repository": "*"}], "inlineCode": "Allow", "approval": "Automatic"}]},
+        "policy": {"rules": [{**rule, "approval": "Automatic"}]},
         "data": [{"name": "values", "claim": "archive-2026", "subPath": "v1/open"}],
         "claims": [{"name": "archive-2026", "size": "1Mi"}],
     }  # fmt: skip
