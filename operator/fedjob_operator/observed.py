@@ -133,6 +133,10 @@ class Site:
     namespace: str = ""
     allowed: tuple[str, ...] = ()
 
+    def place(self, job_namespace: str) -> str:
+        """The namespace of its SiteJob for a job of `job_namespace`."""
+        return self.namespace or job_namespace
+
 
 @dataclass(frozen=True, slots=True)
 class SiteJob:

@@ -80,6 +80,12 @@ class Plan:
 NOTHING = Plan()
 
 
+def with_status(raw: Mapping[str, Any], status: Manifest) -> Manifest:
+    """A status for an object, to be applied only if it is still the very version that `raw` is."""
+    metadata = {part: raw["metadata"][part] for part in ("name", "namespace", "uid", "resourceVersion")}
+    return {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "status": status}
+
+
 def digest(manifest: Manifest) -> str:
     """A digest of what we want an object to be; it travels in an annotation of the object."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from . import names
 from .cluster import ApiError, Cluster
 from .desired.site import standing
 from .observed import Raw
-from .plan import Manifest
+from .plan import Manifest, with_status
 from .reach import Reach
 from .resync import Resync
 from .store import WATCHED
@@ -91,10 +91,8 @@ class Readmission:
         return told
 
     async def _write(self, raw: Raw, status: Manifest) -> bool:
-        metadata = {part: raw["metadata"][part] for part in ("name", "namespace", "uid", "resourceVersion")}
-        manifest = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "status": status}
         try:
-            self.reach.store.wrote(raw["kind"], await self.cluster.apply(manifest, status=True))
+            self.reach.store.wrote(raw["kind"], await self.cluster.apply(with_status(raw, status), status=True))
         except ApiError as e:
             if not e.conflict and not e.gone:
                 raise

@@ -22,7 +22,7 @@ from .desired.authority import keeps
 from .lease import LeadershipLost
 from .metrics import Metrics
 from .observed import Observed, ObservedSite, Raw, owner_uid, read_pod
-from .plan import Create, Delete, Issue, Manifest, Plan
+from .plan import Create, Delete, Issue, Manifest, Plan, with_status
 from .routes import Key
 from .settings import HUB, Settings
 from .store import Store
@@ -178,10 +178,8 @@ class Reconciler:
 
         Without this, the verdict on a deleted job could end another one that was made under its name a moment later.
         """
-        metadata = {part: raw["metadata"][part] for part in ("name", "namespace", "uid", "resourceVersion")}
-        manifest = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "status": status}
         try:
-            written = await self.cluster.apply(manifest, status=True)
+            written = await self.cluster.apply(with_status(raw, status), status=True)
         except ApiError as e:
             result = "conflict" if e.conflict or e.gone else "invalid" if e.status == 422 else "failed"
             self.metrics.status_writes.labels(key.controller, result).inc()

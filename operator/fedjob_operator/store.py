@@ -271,7 +271,7 @@ class Store:
         if seen is None or seen.uid != origin["uid"] or site not in self._wanted(job):
             return False
         found = self._records(Site, (p for p in self._of_kind[names.FEDERATED_SITE.name] if p[2] == site))
-        place = next((there.namespace or origin["namespace"] for there in found), "")
+        place = next((there.place(origin["namespace"]) for there in found), "")
         return (place, names.site_job(origin["name"], origin["uid"], site)) == (metadata["namespace"], metadata["name"])
 
     def _wanted(self, job: Place) -> frozenset[str]:

@@ -48,12 +48,14 @@ class World:
 
     # ---------------------------------------------------------------------------------- what people do
 
-    def add_site(self, name: str, *, approved: bool = True) -> None:
-        """A FederatedSite whose jobs run in the namespace of the job."""
-        spec = {"type": "Local", "approved": approved, "allowedNamespaces": [NAMESPACE]}
+    def add_site(self, name: str, *, approved: bool = True, namespace: str = "") -> None:
+        """A FederatedSite whose jobs run in its namespace, "" for that of the job."""
+        spec: dict[str, Any] = {"type": "Local", "approved": approved, "allowedNamespaces": [NAMESPACE]}
+        if namespace:
+            spec["local"] = {"namespace": namespace}
         self.put(names.FEDERATED_SITE, "fedjob-system", name, spec=spec)
 
-    def allow_all(self) -> None:
+    def allow_all(self, namespace: str = NAMESPACE) -> None:
         """A SitePolicy that lets anything run."""
         rule = {
             "name": "all",
@@ -62,7 +64,7 @@ class World:
             "approval": "Automatic",
             "env": [],
         }
-        self.put(names.SITE_POLICY, NAMESPACE, "default", spec={"rules": [rule]})
+        self.put(names.SITE_POLICY, namespace, "default", spec={"rules": [rule]})
 
     def submit(self, name: str = "digits", **changes: Any) -> Key:
         """A FederatedJob; changes: of its spec."""
@@ -255,6 +257,14 @@ class World:
             if sum(self.one_pass(key) for key in self.store.all_keys()) == 0:
                 return turn
         raise AssertionError("does not settle")
+
+    def up(self, key: Key) -> None:
+        """The server runs, the sites train, a report has come."""
+        for _ in range(2):
+            self.settle()
+            self.start_pods()
+        self.report(key)
+        self.settle()
 
     def status(self, key: Key) -> dict[str, Any]:
         """The status of a job."""

@@ -17,16 +17,6 @@ from fedjob_operator.names import CLIENT, SERVER
 COMPLETE = json.dumps({"reason": "RoundsCompleted", "message": ""})
 
 
-def up(world: Any, key: Any) -> None:
-    """The server runs, the sites train, a report has come."""
-    world.settle()
-    world.start_pods()
-    world.settle()
-    world.start_pods()
-    world.report(key)
-    world.settle()
-
-
 def test_every_condition_is_there_after_the_first_pass(world: Any) -> None:
     key = world.submit()
     world.one_pass(key)
@@ -54,13 +44,13 @@ def test_a_job_gets_a_server_first_and_clients_once_it_is_ready(world: Any) -> N
 
 def test_the_bring_up_of_two_sites_takes_a_bounded_number_of_calls(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     assert len(world.writes) <= 40
 
 
 def test_nothing_is_written_when_nothing_changes(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     before = list(world.writes)
     for _ in range(20):
         world.now += timedelta(seconds=30)
@@ -70,7 +60,7 @@ def test_nothing_is_written_when_nothing_changes(world: Any) -> None:
 
 def test_the_servers_verdict_completes_the_job_and_stays(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     world.end_pod(world.pods(SERVER)[0], 0, COMPLETE)
     world.settle()
     assert world.condition(key, "Complete") == ("True", "RoundsCompleted")
@@ -84,7 +74,7 @@ def test_the_servers_verdict_completes_the_job_and_stays(world: Any) -> None:
 
 def test_a_stop_condition_is_a_complete_job_that_says_why(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     world.end_pod(world.pods(SERVER)[0], 0, json.dumps({"reason": "accuracy is 0.9, at least 0.8", "message": ""}))
     world.settle()
     assert world.condition(key, "Complete") == ("True", "EarlyStopped")
@@ -92,7 +82,7 @@ def test_a_stop_condition_is_a_complete_job_that_says_why(world: Any) -> None:
 
 def test_a_server_that_dies_is_started_again_as_a_new_run(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     world.end_pod(world.pods(SERVER)[0], 137)
     world.settle()
     world.now += timedelta(seconds=1)
@@ -139,7 +129,7 @@ def test_completed_rounds_refill_the_budget(world: Any) -> None:
 @pytest.mark.parametrize(("code", "disrupted"), [(137, True), (143, False)])
 def test_an_end_from_outside_does_not_count(world: Any, code: int, disrupted: bool) -> None:
     key = world.submit(failurePolicy={"serverRestarts": 0})
-    up(world, key)
+    world.up(key)
     world.end_pod(world.pods(SERVER)[0], code, disrupted=disrupted)
     world.settle()
     world.now += timedelta(seconds=1)
@@ -151,7 +141,7 @@ def test_an_end_from_outside_does_not_count(world: Any, code: int, disrupted: bo
 def test_no_new_run_while_a_pod_of_the_old_one_may_live(world: Any) -> None:
     """A node that does not answer: its Job has failed, its pod is not known to have ended."""
     key = world.submit()
-    up(world, key)
+    world.up(key)
     pod = world.pods(SERVER)[0]
     world.end_pod(pod, 137)
     conditions = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
@@ -172,7 +162,7 @@ def test_no_new_run_while_a_pod_of_the_old_one_may_live(world: Any) -> None:
 def test_a_pod_of_a_silent_node_is_told_by_the_node(world: Any, was_ready: bool, leaving: bool) -> None:
     """As Kubernetes writes them: readiness is taken without a reason, later the pod is asked to leave."""
     key = world.submit()
-    up(world, key)
+    world.up(key)
     pod = world.pods(SERVER)[0]
     of_the_kubelet = {} if was_ready else {"reason": "ContainersNotReady"}
     conditions = [
@@ -198,7 +188,7 @@ def test_a_pod_of_a_silent_node_is_told_by_the_node(world: Any, was_ready: bool,
 
 def test_a_job_that_somebody_deletes_comes_back_once_its_pod_is_gone(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     world.remove((names.JOB.name, "team-a", world.jobs(SERVER)[0]["metadata"]["name"]))
     world.settle()
     assert world.jobs(SERVER) == []
@@ -210,7 +200,7 @@ def test_a_job_that_somebody_deletes_comes_back_once_its_pod_is_gone(world: Any)
 
 def test_suspend_lets_the_round_end_then_takes_every_pod_and_resume_begins_a_new_attempt(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     world.edit(key, suspend=True)
     world.settle()
     assert world.condition(key, "Admitted") == ("False", "Suspending")
@@ -236,7 +226,7 @@ def test_suspend_lets_the_round_end_then_takes_every_pod_and_resume_begins_a_new
 
 def test_a_pause_that_is_called_off_before_the_server_has_stopped_is_no_new_attempt(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     world.edit(key, suspend=True)
     world.settle()
     world.edit(key, suspend=False)
@@ -251,7 +241,7 @@ def test_a_pause_that_is_called_off_before_the_server_has_stopped_is_no_new_atte
 
 def test_a_round_that_does_not_end_is_cut_off(world: Any) -> None:
     key = world.submit(workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
-    up(world, key)
+    world.up(key)
     world.edit(key, suspend=True)
     world.settle()
     world.now += timedelta(seconds=200)
@@ -293,7 +283,7 @@ def test_a_job_that_never_starts_fails_with_the_reason_why(world: Any) -> None:
 
 def test_the_active_deadline_stops_a_job_whose_server_cannot(world: Any) -> None:
     key = world.submit(startDeadlineSeconds=60, activeDeadlineSeconds=600)
-    up(world, key)
+    world.up(key)
     world.now += timedelta(seconds=661)
     world.settle()
     assert world.condition(key, "Failed") == ("True", "DeadlineExceeded")
@@ -340,7 +330,7 @@ def test_a_refusal_of_a_required_site_ends_the_job(world: Any) -> None:
 def test_what_a_site_said_of_an_older_spec_ends_no_job(world: Any) -> None:
     """Paused, given an image that the site refuses, given another one, resumed: the site has not judged that one yet."""
     key = world.submit(sites=[{"name": "a", "required": True}, {"name": "b"}])
-    up(world, key)
+    world.up(key)
     world.edit(key, suspend=True)
     world.now += timedelta(days=1)
     world.settle()
@@ -361,7 +351,7 @@ def test_what_a_site_said_of_an_older_spec_ends_no_job(world: Any) -> None:
 
 def test_a_spec_that_no_longer_reads_takes_nothing_from_a_running_job(world: Any) -> None:
     key = world.submit(failurePolicy={"refillOnRounds": 1})
-    up(world, key)
+    world.up(key)
     world.end_pod(next(p for p in world.pods(CLIENT) if p["metadata"]["labels"][names.SITE_LABEL] == "a"), 70)
     world.now += timedelta(seconds=5)
     world.settle()
@@ -384,7 +374,7 @@ def test_a_spec_that_no_longer_reads_takes_nothing_from_a_running_job(world: Any
 
 def test_what_was_forgiven_stays_so_though_the_status_has_lost_it(world: Any) -> None:
     key = world.submit(failurePolicy={"refillOnRounds": 1})
-    up(world, key)
+    world.up(key)
     world.end_pod(next(p for p in world.pods(CLIENT) if p["metadata"]["labels"][names.SITE_LABEL] == "a"), 70)
     world.now += timedelta(seconds=5)
     world.settle()
@@ -427,7 +417,7 @@ def test_what_a_write_meets_that_only_a_person_can_change_is_a_refusal() -> None
 
 def test_a_site_that_fails_for_good_degrades_the_job(world: Any) -> None:
     key = world.submit(failurePolicy={"siteRestarts": 0})
-    up(world, key)
+    world.up(key)
     victim = next(p for p in world.pods(CLIENT) if p["metadata"]["labels"][names.SITE_LABEL] == "b")
     world.end_pod(victim, 1, "ValueError: bad data")
     world.settle()
@@ -441,7 +431,7 @@ def test_a_site_that_fails_for_good_degrades_the_job(world: Any) -> None:
 @pytest.mark.parametrize("ending", ["complete", "deadline"])
 def test_the_clean_up_is_as_asked_on_every_way_to_the_end(world: Any, policy: str, ending: str) -> None:
     key = world.submit(cleanPodPolicy=policy, startDeadlineSeconds=60, activeDeadlineSeconds=600)
-    up(world, key)
+    world.up(key)
     if ending == "complete":
         world.end_pod(world.pods(SERVER)[0], 0, COMPLETE)
     else:
@@ -456,7 +446,7 @@ def test_the_clean_up_is_as_asked_on_every_way_to_the_end(world: Any, policy: st
 
 def test_a_finished_job_is_deleted_after_its_time(world: Any) -> None:
     key = world.submit(ttlSecondsAfterFinished=100)
-    up(world, key)
+    world.up(key)
     world.end_pod(world.pods(SERVER)[0], 0, COMPLETE)
     world.settle()
     world.now += timedelta(seconds=99)
@@ -469,7 +459,7 @@ def test_a_finished_job_is_deleted_after_its_time(world: Any) -> None:
 
 def test_a_site_taken_out_of_the_job_loses_its_assignment(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     world.edit(key, sites=[{"name": "a"}])
     world.settle()
     assert [job["metadata"]["labels"][names.SITE_LABEL] for job in world.jobs(CLIENT)] == ["a"]
@@ -477,7 +467,7 @@ def test_a_site_taken_out_of_the_job_loses_its_assignment(world: Any) -> None:
 
 def test_the_only_site_of_a_job_loses_its_assignment_with_its_approval(world: Any) -> None:
     key = world.submit(sites=[{"name": "a"}])
-    up(world, key)
+    world.up(key)
     assert len(world.jobs(CLIENT)) == 1
     world.add_site("a", approved=False)
     world.settle()
@@ -486,9 +476,8 @@ def test_the_only_site_of_a_job_loses_its_assignment_with_its_approval(world: An
 
 def test_a_site_whose_place_has_moved_leaves_no_assignment_behind(world: Any) -> None:
     key = world.submit()
-    up(world, key)
-    spec = {"type": "Local", "approved": True, "allowedNamespaces": ["team-a"], "local": {"namespace": "elsewhere"}}
-    world.put(names.FEDERATED_SITE, "fedjob-system", "a", spec=spec)
+    world.up(key)
+    world.add_site("a", namespace="elsewhere")
     world.settle()
     placed = {place[1] for place in world.objects if place[0] == names.SITE_JOB.name and "-a-" in place[2]}
     assert placed == {"elsewhere"}
@@ -500,7 +489,7 @@ def test_a_new_authority_and_a_new_image_of_the_hub_stop_no_script_that_a_person
     key = world.submit()
     world.settle()
     world.approve_all()
-    up(world, key)
+    world.up(key)
     before = {job["metadata"]["name"] for job in world.jobs(CLIENT)}
     assert len(before) == 2
     world.upgrade_the_hub("fedjob-runtime:next")
@@ -512,7 +501,7 @@ def test_a_new_authority_and_a_new_image_of_the_hub_stop_no_script_that_a_person
 def test_an_assignment_that_the_hub_has_not_made_gets_no_certificate(world: Any) -> None:
     """Its maker could speak for another site of the job."""
     key = world.submit()
-    up(world, key)
+    world.up(key)
     mine = next(
         raw for (kind, _, _), raw in world.objects.items() if kind == names.SITE_JOB.name and raw["spec"]["site"] == "b"
     )
@@ -535,7 +524,7 @@ def test_an_assignment_that_the_hub_has_not_made_gets_no_certificate(world: Any)
 
 def test_no_script_starts_again_once_the_job_is_over_whatever_pods_may_stay(world: Any) -> None:
     key = world.submit(cleanPodPolicy="None", startDeadlineSeconds=60, activeDeadlineSeconds=600)
-    up(world, key)
+    world.up(key)
     world.now += timedelta(seconds=700)
     world.settle()
     world.now += timedelta(seconds=120)
@@ -551,7 +540,7 @@ def test_no_script_starts_again_once_the_job_is_over_whatever_pods_may_stay(worl
 
 def test_a_pause_between_two_runs_of_the_server_waits_for_no_round(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     world.end_pod(world.pods(SERVER)[0], 1)
     world.settle()
     world.now += timedelta(minutes=5)
@@ -564,7 +553,7 @@ def test_a_pause_between_two_runs_of_the_server_waits_for_no_round(world: Any) -
 
 def test_a_removed_child_is_made_again_and_a_changed_one_is_mended(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     services = [place for place in world.objects if place[0] == names.SERVICE.name]
     world.remove(services[0])
     raw = world.objects[next(place for place in world.objects if place[0] == names.NETWORK_POLICY.name)]
@@ -580,7 +569,7 @@ def test_a_removed_child_is_made_again_and_a_changed_one_is_mended(world: Any) -
 
 def test_certificates_are_renewed_at_two_thirds_of_their_life(world: Any) -> None:
     key = world.submit(startDeadlineSeconds=10_000_000, activeDeadlineSeconds=10_000_000)
-    up(world, key)
+    world.up(key)
     world.writes.clear()
     world.now += timedelta(days=7 * 0.5)
     world.settle()
@@ -594,7 +583,7 @@ def test_certificates_are_renewed_at_two_thirds_of_their_life(world: Any) -> Non
 def test_a_certificate_is_renewed_while_a_long_round_comes_to_its_end_before_a_pause(world: Any) -> None:
     long = {"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 600_000}
     key = world.submit(workflow=long, startDeadlineSeconds=10_000_000, activeDeadlineSeconds=10_000_000)
-    up(world, key)
+    world.up(key)
     world.report(key, completed=1)
     world.edit(key, suspend=True)
     world.settle()
@@ -608,7 +597,7 @@ def test_a_certificate_is_renewed_while_a_long_round_comes_to_its_end_before_a_p
 
 def test_a_certificate_is_said_to_be_missing_only_while_there_is_none(world: Any) -> None:
     key = world.submit(startDeadlineSeconds=10_000_000, activeDeadlineSeconds=10_000_000)
-    up(world, key)
+    world.up(key)
     world.now += timedelta(days=7 * 0.78)
     world.one_pass(key)  # which issues a new one
     assert world.condition(key, "CertificatesReady") == ("True", "Issued")
@@ -619,7 +608,7 @@ def test_a_certificate_is_said_to_be_missing_only_while_there_is_none(world: Any
 
 def test_a_deleted_job_is_left_to_the_garbage_collector(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     raw = world.objects[(names.FEDERATED_JOB.name, "team-a", "digits")]
     metadata = {**raw["metadata"], "deletionTimestamp": "2030-01-01T00:01:00Z"}
     world.put(names.FEDERATED_JOB, "team-a", "digits", metadata=metadata)
@@ -648,7 +637,7 @@ def claim_of(world: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("suspend", [False, True])
 def test_a_volume_grows_also_while_the_job_is_paused(world: Any, suspend: bool) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     if suspend:
         world.edit(key, suspend=True)
         world.settle()
@@ -663,7 +652,7 @@ def test_a_volume_grows_also_while_the_job_is_paused(world: Any, suspend: bool) 
 def test_a_volume_keeps_its_storage_class_when_the_installations_changes(world: Any) -> None:
     world.settings = replace(world.settings, storage_class="fast")
     key = world.submit()
-    up(world, key)
+    world.up(key)
     assert world.status(key)["server"]["storageClassName"] == "fast"
     world.settings = replace(world.settings, storage_class="slow")
     before = len(world.writes)

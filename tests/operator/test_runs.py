@@ -25,15 +25,6 @@ def after(*pods: Pod) -> Death:
     return death(JOB, pods, "Client", (), "no limit")
 
 
-def up(world: Any, key: Any) -> None:
-    """The server runs, the sites train, a report has come."""
-    for _ in range(2):
-        world.settle()
-        world.start_pods()
-    world.report(key)
-    world.settle()
-
-
 # ---------------------------------------------------------------------------------------------- whose fault it was
 
 
@@ -75,7 +66,7 @@ def test_what_does_not_count_waits_longer_from_run_to_run_unless_it_lasted_long(
 @pytest.mark.parametrize(("code", "disrupted"), [(143, False), (137, True)])
 def test_a_script_that_always_ends_as_if_from_outside_does_not_spin(world: Any, code: int, disrupted: bool) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     for _ in range(1000):
         for raw in world.pods(CLIENT):
             if raw["status"]["phase"] == "Running":
@@ -122,7 +113,7 @@ def crashed(code: int, words: str) -> dict[str, Any]:
 
 def test_the_last_words_of_a_pod_that_is_gone_before_its_job_has_failed_are_kept(world: Any) -> None:
     key = world.submit(failurePolicy={"serverRestarts": 1})
-    up(world, key)
+    world.up(key)
     vanish(world, crashed(70, "out of luck"))
     server = world.status(key)["server"]
     assert (server["run"], server["counted"], "exit code 70: out of luck" in server["lastTermination"]) == (2, 1, True)
@@ -130,7 +121,7 @@ def test_the_last_words_of_a_pod_that_is_gone_before_its_job_has_failed_are_kept
 
 def test_a_pod_that_was_deleted_alive_does_not_count(world: Any) -> None:
     key = world.submit(failurePolicy={"serverRestarts": 0})
-    up(world, key)
+    world.up(key)
     vanish(world)
     server = world.status(key)["server"]
     assert (server["run"], server["counted"]) == (2, 0)
@@ -139,14 +130,14 @@ def test_a_pod_that_was_deleted_alive_does_not_count(world: Any) -> None:
 
 def test_a_server_that_concluded_and_is_gone_has_still_given_its_verdict(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     vanish(world, crashed(1, json.dumps({"reason": "NoInitialModel", "message": "no site offered one"})))
     assert world.condition(key, "Failed") == ("True", "NoInitialModel")
 
 
 def test_pods_that_a_queue_takes_back_are_not_remembered(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     raw = world.pods(SERVER)[0]
     job = world.jobs(SERVER)[0]["metadata"]["name"]
     world.put(names.JOB, "team-a", job, spec={"suspend": True})
@@ -159,7 +150,7 @@ def test_pods_that_a_queue_takes_back_are_not_remembered(world: Any) -> None:
 
 def test_what_is_remembered_of_pods_goes_with_their_job(world: Any) -> None:
     key = world.submit()
-    up(world, key)
+    world.up(key)
     raw = world.pods(SERVER)[0]
     world.remove((names.POD.name, "team-a", raw["metadata"]["name"]))
     remembered = world.store.job(key)
@@ -201,7 +192,7 @@ def test_the_end_of_another_container_is_not_the_servers() -> None:
 
 def test_a_server_that_fails_before_it_ran_is_not_complete(world: Any) -> None:
     key = world.submit(failurePolicy={"serverRestarts": 0})
-    up(world, key)
+    world.up(key)
     vanish(world, {"phase": "Failed", "initContainerStatuses": [end("initial-model", 0)]})
     assert world.condition(key, "Complete")[0] == "False"
     assert world.condition(key, "Failed") == ("True", "RestartBudgetExhausted")

@@ -15,30 +15,13 @@ FORBIDDEN = {"hospital-c": WORDS}
 
 def far(world: Any) -> None:
     """A site c in a namespace of its own."""
-    spec = {"approved": True, "allowedNamespaces": ["team-a"], "local": {"namespace": "hospital-c"}}
-    world.put(names.FEDERATED_SITE, "fedjob-system", "c", spec=spec)
-    rule = {
-        "name": "all",
-        "images": [{"repository": "fedjob-runtime"}],
-        "inlineCode": "Allow",
-        "approval": "Automatic",
-        "env": [],
-    }
-    world.put(names.SITE_POLICY, "hospital-c", "default", spec={"rules": [rule]})
+    world.add_site("c", namespace="hospital-c")
+    world.allow_all("hospital-c")
 
 
 def entry(world: Any, key: Any) -> dict[str, Any]:
     """What the job's status says of c."""
     return next(dict(found) for found in world.status(key)["sites"] if found["name"] == "c")
-
-
-def up(world: Any, key: Any) -> None:
-    """The server runs, the sites train, a report has come."""
-    for _ in range(2):
-        world.settle()
-        world.start_pods()
-    world.report(key)
-    world.settle()
 
 
 def test_a_site_says_nothing_until_it_was_left_out_and_then_each_change_once(world: Any) -> None:
@@ -62,7 +45,7 @@ def test_a_job_that_has_not_begun_waits_and_begins_when_it_may(world: Any) -> No
     assert world.condition(key, "Accepted") == ("False", "SiteForbidden")
     assert world.jobs(SERVER) == []
     world.store.forbidden.clear()
-    up(world, key)
+    world.up(key)
     assert world.condition(key, "QuorumReached") == ("True", "Reached")
 
 
@@ -70,12 +53,12 @@ def test_a_job_under_way_goes_on_and_nothing_of_the_site_is_forgotten_or_written
     """Also when the operator starts anew, and has never seen what lies in that namespace."""
     far(world)
     key = world.submit(sites=[{"name": "a"}, {"name": "c"}])
-    up(world, key)
+    world.up(key)
     (pod,) = (p for p in world.pods(CLIENT) if p["metadata"]["namespace"] == "hospital-c")
     world.end_pod(pod, 1, "out of luck")
     world.settle()
     world.now += timedelta(seconds=40)
-    up(world, key)
+    world.up(key)
     assert (entry(world, key)["state"], entry(world, key)["restarts"]) == ("Running", 1)
 
     world.store.forbidden.update(FORBIDDEN)
@@ -103,6 +86,6 @@ def test_a_job_under_way_goes_on_and_nothing_of_the_site_is_forgotten_or_written
     world.store.forbidden.clear()
     for (kind, _, _), raw in hidden.items():
         world.store.see(kind, raw)
-    up(world, key)
+    world.up(key)
     assert entry(world, key).get("reason") != "SiteForbidden"
     assert entry(world, key)["restarts"] == 1

@@ -19,15 +19,6 @@ from fedjob_operator.settings import Settings
 QUOTA = 'pods "fj-digits-0a1b-s1-x7k2p" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2'
 
 
-def up(world: Any, key: Any) -> None:
-    """The server runs, the sites train, a report has come."""
-    for _ in range(2):
-        world.settle()
-        world.start_pods()
-    world.report(key)
-    world.settle()
-
-
 def message(world: Any, key: Any, kind: str) -> str:
     """The message of a job's condition."""
     return str(next(c for c in world.status(key)["conditions"] if c["type"] == kind)["message"])
@@ -63,7 +54,7 @@ def test_a_site_decides_whether_the_end_of_a_scripts_log_is_told(world: Any, tol
     floor = {"exchange": {"lastWords": told}}
     world.put(names.SITE_POLICY, "team-a", "default", spec={**policy, "floor": floor})
     key = world.submit(failurePolicy={"siteRestarts": 1})
-    up(world, key)
+    world.up(key)
     for _ in range(2):
         world.end_pod(script(world, "a"), 3, secret)
         world.settle()
@@ -82,7 +73,7 @@ def test_a_site_decides_whether_the_end_of_a_scripts_log_is_told(world: Any, tol
 
 def test_a_rule_ends_a_site_at_once_and_the_job_goes_on(world: Any) -> None:
     key = world.submit(failurePolicy={"siteRestarts": 3, "rules": [rule("FailSite", **BAD_DATA)]})
-    up(world, key)
+    world.up(key)
     world.end_pod(script(world, "b"), 42, "no such column")
     world.settle()
     entry = site_of(world, key, "b")
@@ -97,7 +88,7 @@ def test_a_rule_ends_the_whole_job_whoever_died(world: Any) -> None:
     for role, victim in (("Client", "a"), ("Server", "")):
         policy = {"onQuorumLost": "Wait", "rules": [rule("FailJob", role=role, **BAD_DATA)]}
         key = world.submit(f"job-{role.lower()}", failurePolicy=policy)
-        up(world, key)
+        world.up(key)
         pods = [
             p for p in world.pods(CLIENT if victim else SERVER) if p["metadata"]["labels"][names.JOB_LABEL] == key.name
         ]
@@ -109,7 +100,7 @@ def test_a_rule_ends_the_whole_job_whoever_died(world: Any) -> None:
 
 def test_what_a_rule_ignores_is_started_again_and_never_counted(world: Any) -> None:
     key = world.submit(failurePolicy={"siteRestarts": 0, "rules": [rule("Ignore", **BAD_DATA)]})
-    up(world, key)
+    world.up(key)
     for run in range(2, 6):
         world.end_pod(script(world, "a"), 42)
         world.settle()
@@ -124,7 +115,7 @@ def test_what_a_rule_ignores_is_started_again_and_never_counted(world: Any) -> N
 def test_a_script_that_always_ends_so_does_not_spin(world: Any) -> None:
     """Its runs come slower and slower, although none is counted."""
     key = world.submit(failurePolicy={"rules": [rule("Ignore", **BAD_DATA)]})
-    up(world, key)
+    world.up(key)
     for _ in range(2000):
         for pod in world.pods(CLIENT):
             if pod["status"]["phase"] == "Running":
@@ -139,7 +130,7 @@ def test_a_script_that_always_ends_so_does_not_spin(world: Any) -> None:
 def test_an_eviction_counts_if_a_rule_says_so(world: Any) -> None:
     counted = rule("Restart", role="Server", onReasons=["Disrupted"])
     key = world.submit(failurePolicy={"serverRestarts": 0, "rules": [counted]})
-    up(world, key)
+    world.up(key)
     world.end_pod(world.pods(SERVER)[0], 137, disrupted=True)
     world.settle()
     assert world.condition(key, "Failed") == ("True", "RestartBudgetExhausted")
@@ -168,7 +159,7 @@ def kill_for_memory(world: Any, pod: Any) -> None:
 def test_a_script_that_used_too_much_memory_says_so_with_its_limit(world: Any) -> None:
     resources = {"limits": {"memory": "2Gi"}}
     key = world.submit(trainer={"files": {"train.py": ""}, "resources": resources}, failurePolicy={"siteRestarts": 0})
-    up(world, key)
+    world.up(key)
     kill_for_memory(world, script(world, "a"))
     world.settle()
     said = site_of(world, key, "a")["message"]
@@ -177,7 +168,7 @@ def test_a_script_that_used_too_much_memory_says_so_with_its_limit(world: Any) -
 
 def test_a_server_that_used_too_much_memory_waits_under_that_reason(world: Any) -> None:
     key = world.submit(failurePolicy={"serverRestarts": 5})
-    up(world, key)
+    world.up(key)
     kill_for_memory(world, world.pods(SERVER)[0])
     world.one_pass(key)
     assert world.condition(key, "ServerReady") == ("False", "OOMKilled")
@@ -190,7 +181,7 @@ def test_a_server_that_used_too_much_memory_waits_under_that_reason(world: Any) 
 
 def test_a_server_that_reports_no_round_for_longer_than_one_may_take_is_stalled(world: Any) -> None:
     key = world.submit(workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
-    up(world, key)
+    world.up(key)
     world.now += timedelta(seconds=399)
     world.settle()
     assert world.condition(key, "Progressing") == ("True", "Training")
@@ -208,7 +199,7 @@ def test_a_server_that_reports_no_round_for_longer_than_one_may_take_is_stalled(
 def test_a_job_that_waits_for_its_quorum_is_not_stalled(world: Any) -> None:
     policy = {"onQuorumLost": "Wait", "quorumTimeoutSeconds": 1000}
     key = world.submit(workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100}, failurePolicy=policy)
-    up(world, key)
+    world.up(key)
     world.now += timedelta(seconds=1300)
     world.settle()
     assert world.condition(key, "Progressing") == ("True", "Training")
@@ -216,7 +207,7 @@ def test_a_job_that_waits_for_its_quorum_is_not_stalled(world: Any) -> None:
 
 def test_a_server_whose_disk_is_full_says_so_instead_of_stalled_until_it_has_room(world: Any) -> None:
     key = world.submit(workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
-    up(world, key)
+    world.up(key)
     full = {"type": "DiskFull", "reason": "NoSpace", "message": "/state: No space left on device"}
     world.report(key, conditions=[full])
     world.settle()
@@ -230,7 +221,7 @@ def test_a_server_whose_disk_is_full_says_so_instead_of_stalled_until_it_has_roo
     world.one_pass(key)
     assert world.condition(key, "Progressing") == ("False", "Waiting"), "what a dead server said is over"
     world.now += timedelta(seconds=100)
-    up(world, key)
+    world.up(key)
     assert world.condition(key, "Progressing") == ("True", "Training")
 
 
@@ -277,7 +268,7 @@ def test_a_server_that_reports_and_does_not_begin_misses_the_start_deadline(worl
 
 def test_the_clock_begins_again_with_a_server_that_was_started_again(world: Any) -> None:
     key = world.submit(workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
-    up(world, key)
+    world.up(key)
     world.now += timedelta(seconds=350)
     world.end_pod(world.pods(SERVER)[0], 137)
     world.settle()

@@ -13,13 +13,6 @@ _FOLDER_LIMIT = "100Gi"  # room for what a script downloads and caches, and for 
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 """glibc maps and unmaps every chunk by default, at three times the CPU of the transfer itself."""
 
-_IDENTITY = {
-    "runAsUser": names.USER,
-    "runAsGroup": names.USER,
-    "fsGroup": names.USER,
-    "fsGroupChangePolicy": "OnRootMismatch",
-}
-
 
 def pod(
     containers: Sequence[Mapping[str, Any]], volumes: Sequence[Mapping[str, Any]], settings: Settings
@@ -43,7 +36,7 @@ def security(settings: Settings) -> dict[str, Any]:
     """The securityContext of a pod: what "restricted" asks for, and who it runs as."""
     given = settings.job_pods.security
     return {
-        **(_IDENTITY if given is None else given),
+        **(names.USER if given is None else given),
         "runAsNonRoot": True,
         "seccompProfile": {"type": "RuntimeDefault"},
     }

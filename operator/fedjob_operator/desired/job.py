@@ -202,7 +202,7 @@ def _assignments(
 ) -> list[Manifest]:
     """The SiteJobs of the sites that the job may use. suspend: of which no pod may run."""
     here = case.job.metadata.namespace
-    places = {name: site.namespace or here for name, site in case.seen.sites.items() if sites.open_to(site, here)}
+    places = {name: site.place(here) for name, site in case.seen.sites.items() if sites.open_to(site, here)}
     return [
         build_site.site_job(of, view.name, places[view.name], case.trust, forgiven=view.forgiven, suspend=suspend(view))
         for view in views

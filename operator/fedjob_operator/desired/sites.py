@@ -59,7 +59,7 @@ def out_of_reach(spec: JobSpec, seen: Observed) -> State | None:
 def _forbidden(name: str, seen: Observed) -> str:
     """The API server's words, if a site's namespace does not let the operator in."""
     site = seen.sites.get(name)
-    return seen.forbidden.get(site.namespace or seen.job["metadata"]["namespace"], "") if site is not None else ""
+    return seen.forbidden.get(site.place(seen.job["metadata"]["namespace"]), "") if site is not None else ""
 
 
 def open_to(site: Site, namespace: str) -> bool:

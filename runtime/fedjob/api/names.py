@@ -20,7 +20,11 @@ SECURITY_ANNOTATION: Final = f"{GROUP}/pod-security"  # likewise: who has writte
 
 SERVER, CLIENT = "server", "client"
 
-USER: Final = 65532  # "nonroot" of the images; no relation to any user of the node
+_NOBODY: Final = 65532  # "nonroot" of the images; no relation to any user of the node
+# Who pods run as, and whose their volumes are, as fields of a pod's securityContext.
+USER: Final = {
+    "runAsUser": _NOBODY, "runAsGroup": _NOBODY, "fsGroup": _NOBODY, "fsGroupChangePolicy": "OnRootMismatch",
+}  # fmt: skip
 STATE_FOLDER: Final = "/var/lib/fedjob"  # where a pod has its volume
 RUN_FOLDER: Final = f"{STATE_FOLDER}/run"  # what the server leaves for people: as the folder of a local run
 

@@ -42,9 +42,6 @@ class NoSuchFile(ClusterError):  # noqa: N818 - what was found
     """The server has not written this file."""
 
 
-_USER = {"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"}
-
-
 @dataclass
 class Volume:
     """The run folder of one job's server. image: of the reader, "" for the one that the volume names."""
@@ -124,7 +121,7 @@ class Volume:
         if not image:
             raise ClusterError(f"the volume {claim['name']} names no image that can read it: name one with --image")
         what = f"create the reading pod in namespace {self._namespace} (create pods)"
-        written_by = json.loads(notes[SECURITY_ANNOTATION]) if SECURITY_ANNOTATION in notes else _USER
+        written_by = json.loads(notes[SECURITY_ANNOTATION]) if SECURITY_ANNOTATION in notes else USER
         body = reader(self.job, claim["name"], image, written_by, placement(notes.get(PLACEMENT_ANNOTATION, "")))
         _, made = await self.cluster.call(
             "POST", POD.path(self._namespace), what, query=[("fieldManager", FIELD_MANAGER)], body=body

@@ -85,6 +85,12 @@ def namespace(admin: Kube, namespace: str) -> str:
     """The test's own namespace, with a policy that allows all and two sites that are open to it."""
     for site in sites_of(namespace):
         admin.create(names.FEDERATED_SITE, SYSTEM, site, spec={"approved": True, "allowedNamespaces": [namespace]})
+    allow_all(admin, namespace)
+    return namespace
+
+
+def allow_all(admin: Kube, namespace: str) -> None:
+    """Make the policy of a namespace that lets in all that the tests ask for."""
     rule = {
         "name": "all",
         "images": [{"repository": "example/runtime"}],
@@ -92,7 +98,6 @@ def namespace(admin: Kube, namespace: str) -> str:
         "approval": "Automatic",
     }
     admin.create(names.SITE_POLICY, namespace, "default", spec={"rules": [rule]})
-    return namespace
 
 
 def sites_of(namespace: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import yaml
 
 from cluster.controlplane import LIMITED
 from cluster.kube import RefusedError
+from cluster.operator.conftest import allow_all
 from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER
 
@@ -49,13 +50,7 @@ def hospital(admin: Any, namespace: str, kubelet: Any) -> Iterator[Any]:
     )
     spec = {"approved": True, "allowedNamespaces": [namespace], "local": {"namespace": made}}
     admin.create(names.FEDERATED_SITE, SYSTEM, made, spec=spec)
-    rule = {
-        "name": "all",
-        "images": [{"repository": "example/runtime"}],
-        "inlineCode": "Allow",
-        "approval": "Automatic",
-    }
-    admin.create(names.SITE_POLICY, made, "default", spec={"rules": [rule]})
+    allow_all(admin, made)
     grant(admin, namespace, EVERYWHERE)
     grant(admin, SYSTEM, EVERYWHERE, OWN)
     yield type(kubelet)(admin, made)

@@ -33,6 +33,19 @@ HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 JOB_SECONDS = 600.0
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "mnist" / "cluster.yaml"
+# A script that adds one to 10 KB and imports nothing else, for many jobs or sites at once.
+TINY = """
+import numpy as np
+
+import fedjob
+
+fedjob.init({"w": np.zeros(2560, np.float32)})
+while fedjob.is_running():
+    model = fedjob.receive()
+    if model is None:
+        break
+    fedjob.send(fedjob.FLModel(params={"w": model.params["w"] + 1}, meta={"num_examples": 1}))
+"""
 _STEADY = Path(__file__).with_name("train.py")
 _MODEL = "model.safetensors"
 

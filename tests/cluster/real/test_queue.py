@@ -14,7 +14,7 @@ import pytest
 
 from cluster.helm import ROOT, Helm
 from cluster.kube import until
-from cluster.real import cgroups, installation
+from cluster.real import cgroups, federation, installation
 from cluster.real.cluster import Cluster
 from cluster.real.federation import HOSPITALS, TEAM
 from cluster.real.installation import SYSTEM
@@ -26,18 +26,6 @@ AT_ONCE = 4
 ALL_SECONDS = 3000.0
 MOST_WRITES = 60  # of the operator for one job, whatever the number of jobs
 QUOTA = "few-pods"
-TINY = """
-import numpy as np
-
-import fedjob
-
-fedjob.init({"w": np.zeros(2560, np.float32)})
-while fedjob.is_running():
-    model = fedjob.receive()
-    if model is None:
-        break
-    fedjob.send(fedjob.FLModel(params={"w": model.params["w"] + 1}, meta={"num_examples": 1}))
-"""
 
 
 @pytest.fixture
@@ -85,7 +73,7 @@ def _job(name: str) -> dict[str, Any]:
     small = {"limits": {"memory": "256Mi"}, "requests": {"cpu": "5m", "memory": "64Mi"}}
     spec = {
         "workflow": {"rounds": ROUNDS},
-        "trainer": {"files": {"train.py": TINY}, "resources": small},
+        "trainer": {"files": {"train.py": federation.TINY}, "resources": small},
         "sites": [{"name": HOSPITALS[0]}],
     }
     metadata = {"name": name, "namespace": TEAM, "labels": {"test": "queue"}}

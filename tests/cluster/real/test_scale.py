@@ -18,18 +18,6 @@ from fedjob_operator import names
 
 ROUNDS = 20
 COME_SECONDS = 600.0
-TINY = """
-import numpy as np
-
-import fedjob
-
-fedjob.init({"w": np.zeros(2560, np.float32)})
-while fedjob.is_running():
-    model = fedjob.receive()
-    if model is None:
-        break
-    fedjob.send(fedjob.FLModel(params={"w": model.params["w"] + 1}, meta={"num_examples": 1}))
-"""
 
 
 @pytest.mark.measure("C5")
@@ -64,7 +52,7 @@ def _job(name: str, sites: list[str]) -> dict[str, Any]:
     small = {"limits": {"memory": "256Mi"}, "requests": {"cpu": "5m", "memory": "64Mi"}}
     spec = {
         "workflow": {"rounds": ROUNDS, "quorum": len(sites)},
-        "trainer": {"files": {"train.py": TINY}, "resources": small},
+        "trainer": {"files": {"train.py": federation.TINY}, "resources": small},
         "sites": [{"name": site} for site in sites],
         "startDeadlineSeconds": int(COME_SECONDS),
     }
