@@ -33,6 +33,14 @@ MARK = "TEST_OF_FEDJOB"
 PATIENCE_SECONDS = 60.0  # only ever used up by a failure
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Processes of the tests heed Ctrl-C, as those of a terminal do: where a script starts the tests beside itself, they inherit deafness."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def wait_until(condition: Callable[[], T], seconds: float = PATIENCE_SECONDS, pause: float = 0.005) -> T:
     """What `condition` returns, once that is true; AssertionError if it is not by the deadline."""
     deadline = time.monotonic() + seconds
