@@ -6,6 +6,7 @@ gives a figure of its own through the fixture `measured`.
 
 from __future__ import annotations
 
+import fcntl
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,9 +56,13 @@ class Tally:
 def write(path: Path, tallies: dict[str, Tally]) -> None:
     """Write the entries, and keep what another run has written of other measures."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    there = json.loads(path.read_text()) if path.exists() else {}
-    there.update({name: tally.entry() for name, tally in tallies.items()})
-    path.write_text(json.dumps(dict(sorted(there.items())), indent=2) + "\n")
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # runs beside this one write here too
+        file.seek(0)
+        there = json.loads(file.read() or "{}")
+        there.update({name: tally.entry() for name, tally in tallies.items()})
+        file.truncate(0)
+        file.write(json.dumps(dict(sorted(there.items())), indent=2) + "\n")
 
 
 def table(tallies: dict[str, Tally]) -> list[str]:
