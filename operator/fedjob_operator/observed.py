@@ -68,6 +68,12 @@ class Pod:
         """Whether it has failed, and nobody told it to end."""
         return self.phase == "Failed" and not (self.disrupted or self.deleted or self.exit_code == STOPPED)
 
+    def after(self, before: object) -> Pod:
+        """This pod, with what only its earlier state has told: the last write of a kubelet moves the time of the deletion."""
+        if not isinstance(before, Pod) or before.uid != self.uid:
+            return self
+        return replace(self, deleted=self.deleted or before.deleted or (before.leaving and before.live))
+
     def gone(self) -> Pod:
         """What is remembered of it when it is no longer there: one that had not ended was deleted."""
         if not self.live:

@@ -133,7 +133,7 @@ class Store:
         if seen.uid != raw["metadata"]["uid"]:
             return ()  # another one of this name is there by now
         if kind == names.POD.name and "status" in raw:
-            seen.record = read_pod(raw)  # as it was at the last
+            seen.record = read_pod(raw).after(seen.record)  # as it was at the last
         self._drop(place)
         return (*self._concerned(place, seen), *self._next_in_turn(place, seen, None))
 
@@ -347,6 +347,8 @@ class Store:
             record=reader(raw) if reader is not None else None,
         )
         old = self._objects.get(place)
+        if old is not None and isinstance(seen.record, Pod):
+            seen.record = seen.record.after(old.record)
         if old is not None and old.file is not None:
             self._take_out(place, old.file)
         self._objects[place] = seen

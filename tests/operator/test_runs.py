@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from fedjob_operator import names
 from fedjob_operator.desired.runs import Death, death, pause_seconds
 from fedjob_operator.names import CLIENT, SERVER
 from fedjob_operator.observed import BatchJob, Pod, read_pod
+from fedjob_operator.store import Store, place_of
 
 END = datetime(2030, 1, 1, tzinfo=UTC)
 JOB = BatchJob("j", "uid-j", 3, "Failed", started_at=END - timedelta(minutes=1), finished_at=END)
@@ -211,3 +213,26 @@ def test_a_pod_was_deleted_if_it_was_asked_to_leave_before_it_ended(asked: str, 
     metadata = {"deletionTimestamp": f"2030-01-01T{asked}Z", "deletionGracePeriodSeconds": grace}
     status = {"phase": "Failed", "containerStatuses": [end(CLIENT, 137)]}
     assert read_pod(pod(CLIENT, metadata=metadata, status=status)).deleted is deleted
+
+
+def test_that_a_pod_was_deleted_alive_is_not_forgotten_when_its_last_write_moves_the_time() -> None:
+    """The kubelet's deletion without grace dates it anew, after the end of the process."""
+    asked = {"deletionTimestamp": "2030-01-01T00:00:10Z", "deletionGracePeriodSeconds": 5}
+    moved = {"deletionTimestamp": "2030-01-01T00:00:11Z", "deletionGracePeriodSeconds": 0}
+    leaving = read_pod(pod(CLIENT, metadata=asked, status={"phase": "Running"}))
+    crashed = {"phase": "Failed", "containerStatuses": [end(CLIENT, 137)]}
+    last = read_pod(pod(CLIENT, metadata=moved, status=crashed))
+    assert not last.deleted
+    assert last.after(leaving).deleted
+    assert last.after(last.after(leaving)).deleted
+    assert last.after(read_pod(pod(CLIENT, status=crashed))) == last, "it had ended before"
+    assert last.after(replace(leaving, uid="another")) == last
+    raws = [pod(CLIENT, metadata=metadata, status=status) for metadata, status in (({}, {"phase": "Running"}),
+            (asked, {"phase": "Running"}), (moved, crashed))]  # fmt: skip
+    store = Store()
+    for version, raw in enumerate(raws, start=1):
+        raw["metadata"] |= {"namespace": "n", "resourceVersion": str(version)}
+        store.see(names.POD.name, raw)
+    seen = store._objects[place_of(names.POD.name, raws[-1])].record
+    assert isinstance(seen, Pod)
+    assert seen.deleted

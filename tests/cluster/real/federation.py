@@ -195,6 +195,11 @@ class Submitted:
         told = [status["server"]] if role == SERVER else status["sites"]
         return sum(int(one.get("restarts") or 0) for one in told)
 
+    def runs(self) -> int:
+        """How many runs its scripts have had together, as its SiteJobs say: also those that count as no restart."""
+        labels = f"{names.UID_LABEL}={self.raw['metadata']['uid']}"
+        return sum(int(one.get("status", {}).get("run") or 0) for one in self.kube.list(names.SITE_JOB, TEAM, labels))
+
     def delete(self) -> None:
         """Delete the job; returns when all that it had is gone."""
         labels = f"{names.UID_LABEL}={self.raw['metadata']['uid']}"

@@ -156,17 +156,21 @@ def _scale_the_operator(cluster: Cluster, replicas: int) -> None:
 
 @dataclass(frozen=True)
 class Strike:
-    """act: does it. ends: roles of the job that have another process after it; the pods of the others live on."""
+    """act: does it. ends: roles of the job that have another process after it; the pods of the others live on.
+
+    excused: it counts as no restart of the script.
+    """
 
     act: Callable[[Stage], None]
     ends: frozenset[str] = frozenset()
+    excused: bool = False
 
 
 _SERVER, _CLIENT = frozenset({SERVER}), frozenset({CLIENT})
 STRIKES: Mapping[str, Strike] = {
     "server pod deleted": Strike(server_pod_deleted, _SERVER),
     "server killed": Strike(server_killed, _SERVER),
-    "client pod deleted": Strike(client_pod_deleted, _CLIENT),
+    "client pod deleted": Strike(client_pod_deleted, _CLIENT, excused=True),
     "script killed": Strike(script_killed, _CLIENT),
     "operators killed": Strike(operators_killed),
     "containerd restarted": Strike(containerd_restarted),
