@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from . import first_process
 from .errors import FedJobError, IdentityError, LocalProtocolError
 from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType
 
@@ -121,6 +122,7 @@ def init(
     uplink, renewal = _connect(config) if ranks.rank == 0 else (None, None)
     _session = _Session(config, ranks, uplink, renewal, gang, offered=model)
     _report_exceptions()
+    first_process.heed_termination()
     atexit.register(_leave)
     return Context()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,3 +167,53 @@ def test_a_rule_ends_the_whole_job(new_job: Callable[..., Job]) -> None:
     run = new_job(SCRIPT, ["stays", "exits-1"], workflow={"rounds": 2}, failurePolicy={"rules": rules}).run(code=1)
     assert (run.status["state"], run.status["reason"]) == ("Failed", "FailedByRule")
     assert "exits-1 ended with exit code 1: rule bug of failurePolicy: FailJob" in run.status["message"]
+
+
+# ------------------------------------------------------------------------------------------ the first process of a container
+
+# As in a pod, where the script is process 1: the kernel gives that one no signal for which it has no handler.
+FIRST = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+import numpy as np
+import fedjob
+
+if "own handler" in sys.argv:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+with fedjob.init({"w": np.zeros(4, np.float32)}):
+    fedjob.receive()
+    Path("pid").write_text(str(os.getpid()))
+    if "worker" in sys.argv:
+        worker = multiprocessing.get_context("fork").Process(target=signal.pause)
+        worker.start()
+        worker.terminate()  # maybe before its first statement
+        worker.join()
+        os._exit(-worker.exitcode)
+    signal.pause()
+"""
+
+
+def _can_unshare() -> bool:
+    return (
+        sys.platform == "linux" and subprocess.run(["unshare", "--pid", "--fork", "true"], check=False).returncode == 0
+    )
+
+
+@pytest.mark.skipif(not _can_unshare(), reason="a namespace of processes needs Linux and root")
+@pytest.mark.parametrize(("kind", "code"), [("plain", 143), ("own handler", 7), ("worker", 15)])
+def test_a_script_that_is_a_containers_first_process_heeds_sigterm(
+    kind: str, code: int, host: Callable[..., Hosted], until: Callable[..., Any]
+) -> None:
+    run = host("a", script=FIRST, workflow={"rounds": 1})
+    environment = {**os.environ, config.CONFIG_VARIABLE: str(run.run.keys / "a.json")}
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "train.py", kind]
+    with subprocess.Popen(command, cwd=run.job.folder, env=environment) as outer:
+        if kind != "worker":
+            until(lambda: (run.job / "pid").exists() and (run.job / "pid").read_text())
+            os.kill(_child(outer.pid), signal.SIGTERM)
+        assert outer.wait(60) == code
+        assert (run.job / "pid").read_text() == "1"
+
+
+def _child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
