@@ -14,7 +14,19 @@ from typing import Any
 from . import names
 from .desired.authority import LEAST_LIFE
 from .quantity import number
-from .settings import CA_KEY, HUB, KUBE_DNS, SERVER_LIMITS, SERVER_REQUESTS, SITE, CaBundle, JobPods, Settings, job_pods
+from .settings import (
+    CA_KEY,
+    DNS_PORTS,
+    HUB,
+    KUBE_DNS,
+    SERVER_LIMITS,
+    SERVER_REQUESTS,
+    SITE,
+    CaBundle,
+    JobPods,
+    Settings,
+    job_pods,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--dns", type=_peers, default=(KUBE_DNS,), help="name servers of jobs' pods: a JSON list of NetworkPolicy peers"
     )
+    add("--dns-ports", type=_ports, default=DNS_PORTS, help="ports of the name servers' pods, separated by commas: 53")
     add(
         "--job-pods",
         type=_job_pods,
@@ -102,6 +115,7 @@ def read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
         ca_bundle=CaBundle(given.ca_bundle, given.ca_bundle_key) if given.ca_bundle else None,
         scrape_from=_names(given.scrape_from),
         dns=given.dns,
+        dns_ports=given.dns_ports,
         job_pods=given.job_pods,
         scrape_annotations=given.scrape_annotations == "yes",
         server_requests=given.server_requests,
@@ -140,6 +154,13 @@ def _peers(text: str) -> tuple[dict[str, Any], ...]:
     if not isinstance(found, list) or not all(isinstance(one, dict) and one and one.keys() <= kinds for one in found):
         raise argparse.ArgumentTypeError(f"got {text}, allowed: {allowed}")
     return tuple(found)
+
+
+def _ports(text: str) -> tuple[int, ...]:
+    found = tuple(int(entry) if entry.isdecimal() else 0 for entry in text.split(","))
+    if not all(0 < port < 65536 for port in found):
+        raise argparse.ArgumentTypeError(f"got {text!r}, allowed: ports from 1 to 65535, separated by commas")
+    return found
 
 
 def _amounts(text: str) -> tuple[tuple[str, str], ...]:

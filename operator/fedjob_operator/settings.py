@@ -29,6 +29,8 @@ KUBE_DNS: Mapping[str, Any] = {
 }
 """Where most clusters have their name servers, as a peer of a NetworkPolicy."""
 
+DNS_PORTS = (53,)
+
 
 @dataclass(frozen=True)
 class JobPods:
@@ -68,7 +70,7 @@ class Settings:
     image_pull_secrets: of jobs' pods, in the pods' own namespaces. ca_bundle: for the code that makes a first model, in the
     namespaces of jobs. scrape_from: namespaces that may read the metrics of jobs' pods. scrape_annotations: whether those carry
     annotations that a Prometheus without monitors looks for. dns: the name servers that jobs' pods may ask, as peers of a
-    NetworkPolicy. server_requests, server_limits: of the servers of jobs that do not say; pairs of resource and amount.
+    NetworkPolicy, and dns_ports those of their pods. server_requests, server_limits: of the servers of jobs that do not say; pairs of resource and amount.
     storage_class: of their volumes, "" for the cluster's. jobs_at_once: of one namespace, 0 without a bound.
     """
 
@@ -84,6 +86,7 @@ class Settings:
     ca_bundle: CaBundle | None = None
     scrape_from: tuple[str, ...] = ()
     dns: tuple[Mapping[str, Any], ...] = (KUBE_DNS,)
+    dns_ports: tuple[int, ...] = DNS_PORTS
     job_pods: JobPods = field(default_factory=JobPods)
     jobs_at_once: int = 0
     scrape_annotations: bool = True

@@ -52,6 +52,7 @@ class Story:
 
 def status(story: Story, session: Session) -> Status:
     """The job as it stands."""
+    now = time.monotonic()
     last = story.round_seconds[-1] if story.round_seconds else 0.0
     recent = story.round_seconds[-5:]
     left = story.total_rounds - story.completed_rounds
@@ -77,7 +78,7 @@ def status(story: Story, session: Session) -> Status:
         sites=tuple(
             SiteStatus(
                 name=s.name,
-                state=s.state,
+                state=s.shown(now),
                 done_bytes=s.done_bytes,
                 total_bytes=s.total_bytes,
                 examples=s.examples,

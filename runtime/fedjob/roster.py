@@ -9,6 +9,7 @@ from .records import SiteRound, SiteState
 from .wire_pb2 import Downward
 
 Push = Callable[[Downward], None]
+_MOVE_SECONDS = 10.0  # a life line that moves is up again at once, or not at all
 
 
 @dataclass
@@ -54,6 +55,11 @@ class Site:
         self.push, self.gone_since = None, now
         if self.state not in ("Answered", "Declined", "Refused", "Left"):
             self.moved_in, self.state = self.state, "Lost"
+
+    def shown(self, now: float) -> SiteState:
+        """What people are told that it is doing: while it moves to a connection with a renewed certificate, what it did before."""
+        moves = self.state == "Lost" and self.moving and now - self.gone_since < _MOVE_SECONDS
+        return self.moved_in if moves and self.moved_in is not None else self.state
 
     def has_hung_up(self, long_gone: float) -> bool:
         """Whether it has heard of the job's end and is gone, or went before `long_gone` and will not come for it."""

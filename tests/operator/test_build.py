@@ -403,6 +403,8 @@ def test_names_are_asked_of_the_clusters_name_servers_alone() -> None:
             client.network_policy(replace(at(), settings=told)),
         ):
             assert made["spec"]["egress"][0] == {"to": list(peers), "ports": ports}
+    elsewhere = client.network_policy(replace(at(), settings=replace(SETTINGS, dns_ports=(5353,))))["spec"]["egress"]
+    assert elsewhere[0]["ports"] == [{"protocol": "UDP", "port": 5353}, {"protocol": "TCP", "port": 5353}]
     nowhere = client.network_policy(replace(at(), settings=replace(SETTINGS, dns=())))["spec"]["egress"]
     assert [rule["ports"] for rule in nowhere] == [[{"protocol": "TCP", "port": names.JOB_PORT}]]
 

@@ -148,11 +148,24 @@ def test_a_site_that_moves_and_does_not_come_back_is_lost(job: Job) -> None:
     job.session.moves("a", job.site().push)
     uplink.close()
     until(lambda: job.site().push is None)
-    assert job.site().state == "Lost"
+    gone = job.site()
+    assert gone.state == "Lost"
+    assert gone.shown(gone.gone_since) == gone.moved_in != "Lost", (
+        "nobody is told of the moment between two connections"
+    )
+    assert gone.shown(gone.gone_since + 11.0) == "Lost"
     back = job.uplink(job.of_site(ours, ours))
     job.answer(back)
     assert back.next_task(PATIENCE_SECONDS) is None
     back.close()
+
+
+def test_a_site_that_goes_without_a_word_is_told_lost_at_once(job: Job) -> None:
+    uplink = job.uplink(job.of_site(job.authority, job.authority))
+    until(lambda: job.site().push)
+    uplink.close()
+    until(lambda: job.site().push is None)
+    assert job.site().shown(job.site().gone_since) == "Lost"
 
 
 def test_the_authority_is_exchanged_under_open_connections(job: Job) -> None:

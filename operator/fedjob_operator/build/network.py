@@ -43,7 +43,7 @@ def tcp(port: int) -> dict[str, Any]:
 
 def dns(settings: Settings) -> list[dict[str, Any]]:
     """The egress rule for name servers; none without any, as a rule for nobody would be one for everybody."""
-    ports = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
+    ports = [{"protocol": protocol, "port": port} for port in settings.dns_ports for protocol in ("UDP", "TCP")]
     return [{"to": [dict(peer) for peer in settings.dns], "ports": ports}] if settings.dns else []
 
 

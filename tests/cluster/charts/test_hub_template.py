@@ -380,6 +380,10 @@ def test_names_are_asked_of_the_clusters_name_servers_by_the_operator_and_by_job
         assert [rule["to"] for rule in rules if {"protocol": "UDP", "port": 53} in rule["ports"]] == [peers]
         arguments = one(found, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
         assert [json.loads(a.removeprefix("--dns=")) for a in arguments if a.startswith("--dns=")] == [peers]
+    moved = helm.template("fedjob", "--set-json", "networkPolicy.dnsPorts=[53,5353]")
+    [ports] = [rule["ports"] for rule in one(moved, "NetworkPolicy")["spec"]["egress"] if rule.get("to") == kube_dns]
+    assert ports == [{"protocol": p, "port": n} for n in (53, 5353) for p in ("UDP", "TCP")]
+    assert "--dns-ports=53,5353" in one(moved, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
     nobody = helm.template("fedjob", "--set-json", "networkPolicy.dns=[]")
     assert [len(rule["ports"]) for rule in one(nobody, "NetworkPolicy")["spec"]["egress"]] == [2]
     assert "--dns=[]" in one(nobody, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
