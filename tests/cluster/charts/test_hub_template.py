@@ -204,6 +204,14 @@ def test_the_pod_of_helms_test_runs_where_the_operator_does(helm: Helm, tmp_path
         assert {name: pod[name] for name in given} == given
 
 
+def test_a_replica_on_a_lost_node_is_replaced_as_soon_as_the_pods_of_jobs_are(helm: Helm) -> None:
+    replica = one(helm.template("fedjob"), "Deployment")["spec"]["template"]["spec"]
+    lost = {t["key"]: t["tolerationSeconds"] for t in replica["tolerations"] if t["effect"] == "NoExecute"}
+    assert lost == dict.fromkeys(
+        ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"), Settings.node_lost_seconds
+    )
+
+
 def test_the_operators_way_out_is_as_narrow_or_wide_as_it_is_told(helm: Helm, tmp_path: Path) -> None:
     more = {"to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 443}]}
     policy: dict[str, Any] = {"apiServerCIDRs": ["10.0.0.1/32", "fd00::1/128"], "extraEgress": [more]}
