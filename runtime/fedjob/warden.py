@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+MODULE = ("-m", "fedjob.warden")
 END_NOW = signal.SIGHUP
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, END_NOW)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36

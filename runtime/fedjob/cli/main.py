@@ -74,7 +74,7 @@ def run(
 
 
 def _run(this: object, resume: bool, job: Path) -> int:
-    from .. import local
+    from .. import local, supervision
     from .live import showing
 
     assert isinstance(this, local.Run)
@@ -84,10 +84,10 @@ def _run(this: object, resume: bool, job: Path) -> int:
     typer.echo(f"{'resuming' if resume else 'running'} {this.job.metadata.name} in {folder}", err=True)
     try:
         with showing(this.status):
-            code = local.run_job(this, resume=resume)
+            code = supervision.run_job(this, resume=resume)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; to go on: fedjob run {job} --resume", err=True)
-        code = local.EXIT_INTERRUPTED
+        code = supervision.EXIT_INTERRUPTED
     except FedJobError as e:
         _refuse(str(e))
     _conclude(folder, code)

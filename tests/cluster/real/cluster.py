@@ -240,6 +240,12 @@ def failure(made: Cluster) -> str:
     """What a person wants to see when something did not come up: pods, events, the kubelet's last words."""
     with contextlib.suppress(subprocess.SubprocessError):
         pods = made.plane.kubectl("get", "pods", "--all-namespaces", "--output", "wide")
+        slices = made.plane.kubectl("get", "endpointslices", "--all-namespaces")
         events = made.plane.kubectl("get", "events", "--all-namespaces", "--sort-by", ".lastTimestamp")
-        return f"{pods}\n{events[-6000:]}"
+        said = "".join(
+            f"{path.name}:\n{path.read_text()[-3000:]}\n"
+            for node in made.nodes
+            for path in sorted(node.folder.glob("kube*.log"))
+        )
+        return f"{pods}\n{slices}\n{events[-6000:]}\n{said}"
     return ""

@@ -239,8 +239,13 @@ class Submitted:
         )
 
     def story(self) -> str:
-        """What a person wants to know of a job that does not get on: its status, its pods' last lines, the operator's."""
-        parts = [json.dumps(self.raw.get("status"), indent=1)]
+        """What a person wants to know of a job that does not get on: its status, its rounds, its pods' last lines, the operator's."""
+        rounds = [
+            f"round {record.round}: {record.seconds} s, of {', '.join(record.contributors)}"
+            + "".join(f"; {one.site} {one.message}" for one in record.missing)
+            for record in read_history(self.run / HISTORY_FILE)
+        ]
+        parts = [json.dumps(self.raw.get("status"), indent=1), *rounds]
         for role in (SERVER, CLIENT):
             labels = f"{names.JOB_LABEL}={self.name},{names.ROLE_LABEL}={role}"
             parts.append(self._logs("--namespace", TEAM, "--selector", labels, "--prefix"))

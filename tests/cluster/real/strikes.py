@@ -93,9 +93,10 @@ def containerd_restarted(stage: Stage) -> None:
 def api_server_away(stage: Stage) -> None:
     """The open round ends meanwhile: a job needs no API server for its rounds."""
     back = time.monotonic() + stage.outage_seconds
+    held = stage.gate.held
+    assert stage.rounds() <= held  # where the server's volume is, the API server says
     power.api_server_stop(stage.cluster)
     try:
-        held = stage.gate.held
         stage.gate.let(held + 1)
         until("a round without the API server", lambda: stage.rounds() > held)
         time.sleep(max(back - time.monotonic(), 0.0))  # the fault itself

@@ -1,0 +1,223 @@
+"""The processes of a local job: started, started again when they die, ended in order. What each of them is, `local` says."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from . import identity, warden
+from .api import FailureRule
+from .conclusion import Conclusion
+from .errors import ConfigError, NotWanted, StaleAttempt
+from .local import ADDRESS, SERVER, Process, Run, prepared
+from .records import STATUS_FILE, Status, write_status
+from .restarts import End, delay_seconds, fitting, spend
+
+EXIT_INTERRUPTED = 130
+_SERVER_FINAL = {0, 1, 2, 143}  # exit codes of a server that is not started again
+_NOT_WANTED = {NotWanted.exit_code, StaleAttempt.exit_code}  # a newer process of the site is at work
+_GRACE_SECONDS = 10.0
+_OVERTIME_SECONDS = 120.0  # past the job's deadlines, for a server that hangs
+
+log = logging.getLogger("fedjob.local")
+
+
+def run_job(run: Run, *, resume: bool) -> int:
+    """Prepare and supervise; returns the exit code. Raises ConfigError, KeyboardInterrupt."""
+    with prepared(run, resume=resume):
+        return supervise(run)
+
+
+def supervise(run: Run) -> int:
+    """Start all processes, start again what dies, until the job is over; returns the exit code.
+
+    0 complete, 1 failed. Raises KeyboardInterrupt, after every process has ended, if the user stops it.
+    """
+    exits: queue.SimpleQueue[tuple[Process, int]] = queue.SimpleQueue()
+    spec = run.job.spec
+    until = time.monotonic() + spec.start_deadline_seconds + spec.active_deadline_seconds + _OVERTIME_SECONDS
+    try:
+        for process in run.processes.values():
+            _start(run, process, exits)
+        while True:
+            code = _step(run, exits, until)
+            if code is not None:
+                return code
+    finally:
+        _stop(run)
+        run.herald.close()
+        if status := run.status():
+            write_status(run.folder / STATUS_FILE, status)
+
+
+def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float) -> int | None:
+    """Wait for one exit or due start and see to it; the job's exit code once the server has ended for good.
+
+    until: monotonic time at which the server should have ended the job itself, long since.
+    """
+    due = min((p.due for p in run.processes.values() if p.due is not None), default=until)
+    try:
+        process, code = exits.get(timeout=max(min(due, until) - time.monotonic(), 0.0))
+    except queue.Empty:
+        if time.monotonic() >= until:
+            why = "the server did not end the job at its deadline; see logs/server.log"
+            _end(run, run.conclusion() or Conclusion("Failed", "DeadlineExceeded", why))
+            return 1
+        for process in run.processes.values():
+            if process.due is not None and process.due <= time.monotonic():
+                _start(run, process, exits)
+        return None
+    process.started = None
+    if process.name == SERVER and code in _SERVER_FINAL:
+        _await_sites(run, exits)
+        return code
+    if process.name == SERVER:
+        return _again(run, process, code)
+    if run.conclusion() is not None or code in _NOT_WANTED:
+        return None
+    if code == 0:
+        _say_final(run, process, "ScriptEnded", "the script ended by itself before the job, with exit code 0")
+        return None
+    return _again(run, process, code)
+
+
+def _again(run: Run, process: Process, code: int) -> int | None:
+    """Plan a restart, if the failure policy has one left, or do what a rule of it says."""
+    status, role = run.status(), "Server" if process.name == SERVER else "Client"
+    rule = fitting(run.job.spec.failure_policy.rules, role, [End(code if code >= 0 else 128 - code)])
+    if rule is not None and rule.action in ("FailSite", "FailJob"):
+        return _by_rule(run, process, code, rule)
+    ignored = rule is not None and rule.action == "Ignore"
+    budget = process.budget if ignored else spend(process.budget, status.progress.completed_rounds if status else 0)
+    if budget is None:
+        process.given_up = f"ended with {_exit_text(code)}, {process.budget.allowed} restarts used up"
+        log.warning("%s %s; see %s", process.name, process.given_up, _log_path(run, process.name))
+        if process.name == SERVER:
+            end = run.conclusion() or Conclusion(
+                "Failed", "RestartBudgetExhausted", f"the server {process.given_up}; see logs/server.log"
+            )
+            _end(run, end)
+            return 0 if end.state == "Complete" else 1
+        _say_final(run, process, "RestartBudgetExhausted", process.given_up)
+        return None
+    process.budget, process.restarts = budget, process.restarts + 1
+    process.due = time.monotonic() + delay_seconds(process.restarts if ignored else budget.used)
+    log.warning("%s ended with %s; restart %d", process.name, _exit_text(code), process.restarts)
+    return None
+
+
+def _by_rule(run: Run, process: Process, code: int, rule: FailureRule) -> int | None:
+    """A rule ends a site, or the job: its exit code, unless the server had ended it already."""
+    process.given_up = f"ended with {_exit_text(code)}: rule {rule.name} of failurePolicy: {rule.action}"
+    log.warning("%s %s; see %s", process.name, process.given_up, _log_path(run, process.name))
+    if rule.action == "FailSite":
+        _say_final(run, process, "SiteFailedByRule", process.given_up)
+        return None
+    _stop(run)  # the server first writes that it was interrupted
+    end = run.conclusion() or Conclusion("Failed", "FailedByRule", f"{process.name} {process.given_up}")
+    _end(run, end)
+    return 0 if end.state == "Complete" else 1
+
+
+def _say_final(run: Run, site: Process, reason: str, message: str) -> None:
+    """Tell the server, in a site's name, that nobody will start it again."""
+    credentials = identity.read(run.keys / site.name)
+    run.herald.say(f"{ADDRESS}:{run.port}", credentials, run.attempt, reason, message)
+
+
+def _end(run: Run, end: Conclusion) -> None:
+    """What a server that is gone for good could not say itself."""
+    status = replace(run.status() or Status(), state=end.state, reason=end.reason, message=end.message)
+    write_status(run.folder / STATUS_FILE, status)
+
+
+def _await_sites(run: Run, exits: queue.SimpleQueue[tuple[Process, int]]) -> None:
+    """Let the scripts see the end of the job and leave by themselves, for a while."""
+    until = time.monotonic() + _GRACE_SECONDS
+    while any(p.started for p in run.processes.values()) and (left := until - time.monotonic()) > 0:
+        try:
+            process, _ = exits.get(timeout=left)
+        except queue.Empty:
+            return
+        process.started = None
+
+
+# ------------------------------------------------------------------------------------------------- processes
+
+
+def _start(run: Run, process: Process, exits: queue.SimpleQueue[tuple[Process, int]]) -> None:
+    process.due = None
+    with _log_path(run, process.name).open("ab") as out:
+        try:
+            started = subprocess.Popen(
+                process.command,
+                cwd=process.directory,
+                env=dict(process.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the runner, which ends the others in order
+                preexec_fn=_die_with_parent,
+            )
+        except OSError as e:
+            raise ConfigError(f"spec.trainer.command: cannot start {process.command[0]!r}: {e.strerror}") from e
+    process.started = started
+    threading.Thread(target=_await_end, args=(process, started, exits), daemon=True).start()
+
+
+def _await_end(
+    process: Process, started: subprocess.Popen[bytes], exits: queue.SimpleQueue[tuple[Process, int]]
+) -> None:
+    """Report the exit; what the process has started itself, and left behind, goes with it."""
+    code = started.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGKILL)
+    exits.put((process, code))
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """Linux: a runner that is killed leaves no orphans."""
+    if _libc is not None:
+        pr_set_pdeathsig = 1
+        _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _stop(run: Run) -> None:
+    """End what still runs: politely first, each with its process group, then for certain."""
+    started = [(p.started, _last_signal(p)) for p in run.processes.values() if p.started is not None]
+    running = [popen for popen, _ in started if popen.poll() is None]
+    for polite, patience in ((True, _GRACE_SECONDS), (False, _GRACE_SECONDS)):
+        for popen, last in started:
+            if popen.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(popen.pid, signal.SIGTERM if polite else last)
+        until = time.monotonic() + patience
+        for popen in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                popen.wait(max(until - time.monotonic(), 0.01))
+
+
+def _last_signal(process: Process) -> signal.Signals:
+    """What ends a process for certain; a warden must live until it has ended the others."""
+    return warden.END_NOW if tuple(process.command[1:3]) == warden.MODULE else signal.SIGKILL
+
+
+def _exit_text(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
+def _log_path(run: Run, name: str) -> Path:
+    return run.folder / "logs" / f"{name}.log"
