@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .records import SiteRound, SiteState
 from .wire_pb2 import Downward
 
 Push = Callable[[Downward], None]
+_RETURN_SECONDS = 30.0  # between the first site that comes back after an outage and the last one that is waited for
 _MOVE_SECONDS = 10.0  # a life line that moves is up again at once, or not at all
 
 
@@ -100,6 +101,13 @@ class Site:
             seconds_train=round(max(sending - self.fetched_at, 0.0), 4),
             seconds_up=round(max(now - sending, 0.0), 4),
         )
+
+
+def forgive_outage(sites: Collection[Site], now: float, lost_seconds: float) -> None:
+    """To be called as a site comes. If none was there, that was no site's own fault: the others get time to come as well."""
+    if all(site.push is None for site in sites):
+        for site in sites:
+            site.gone_since = max(site.gone_since, now - max(lost_seconds - _RETURN_SECONDS, 0.0))
 
 
 def absences(sites: Iterable[Site], now: float, lost_seconds: float) -> tuple[dict[str, str], dict[str, str]]:

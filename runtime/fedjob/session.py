@@ -36,7 +36,7 @@ from .limits import Limits
 from .peers import Answer, Close, Task
 from .quorum import Asked, Closed, NotMet, Rule, decide
 from .records import Missing, RoundKind, SiteRound
-from .roster import Push, Site, absences
+from .roster import Push, Site, absences, forgive_outage
 from .spool import Spool, facts
 from .stored import Stored, retire
 
@@ -314,6 +314,7 @@ class Session:
                 why = "a newer process of this site has connected"
                 site.push(wire.Downward(end=wire.End(state="Failed", reason="Superseded", message=why)))
             log.log(logging.DEBUG if site.moving else logging.INFO, "site %s attends", name, extra={"site": name})
+            forgive_outage(self._sites.values(), time.monotonic(), self._limits.site_lost_seconds)
             site.attend(push)
             self._departures.remove(name)
             if self._end is not None:

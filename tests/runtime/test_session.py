@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from fedjob.errors import PeerFailed
 from fedjob.journal import Journal
 from fedjob.peers import Offer
+from fedjob.roster import absences
 from fedjob.session import Interrupted, Limits, Session
 
 FIRST, SECOND = ["Offer", 0], ["Offer", 1]
+LOST_SECONDS = 300.0
 
 
 def restarted(folder: Path, *events: tuple[float, str, Sequence[object]]) -> Session:
@@ -43,3 +46,37 @@ def test_each_ask_has_its_own_clock_which_survives_a_restart(
     session.interrupt()  # whoever still waits for an answer stops
     with pytest.raises(PeerFailed if over else Interrupted):
         session.ask("b", Offer())
+
+
+def connect(session: Session, site: str) -> Callable[[], None]:
+    """A process of a site comes; returns what cuts its life line."""
+
+    def push(_: object) -> None: ...
+
+    session.attend(site, 1, push)
+    return lambda: session.lost(site, push)
+
+
+def lost(session: Session, seconds: float) -> set[str]:
+    """Sites that a round does without, so many seconds from now."""
+    away = [site for site in session.sites() if site.push is None]
+    return set(absences(away, time.monotonic() + seconds, LOST_SECONDS)[1])
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_an_outage_of_all_sites_is_no_sites_own_and_the_first_that_is_back_does_not_close_the_round_alone(
+    stays: bool, tmp_path: Path
+) -> None:
+    session = Session("abc", frozenset(), Limits(6000.0, 0.0, LOST_SECONDS, 600.0, 6000.0), tmp_path)
+    cuts = [connect(session, site) for site in "abc"]
+    for cut in cuts[int(stays) :]:
+        cut()
+    for site in session._sites.values():
+        site.gone_since -= 1000.0  # so long ago
+    away = {"b", "c"} if stays else {"a", "b", "c"}
+    assert lost(session, 0.0) == away
+    connect(session, "b")
+    assert lost(session, 0.0) == (away - {"b"} if stays else set())
+    assert lost(session, 31.0) == away - {"b"}
+    connect(session, "c")
+    assert lost(session, 31.0) == (set() if stays else {"a"})
