@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -162,10 +163,11 @@ def _profile(d: dict[str, Any]) -> str:
         f"**Profile** of a round of {d['round_seconds']['median']:g} s. A site: {steps}. CPU of a round: {cpu}; on average "
         f"{d['cores_busy']:g} cores are busy."
     )
-    if "server" not in d["shares"]:
+    if not {"server", "client"} <= d["shares"].keys():
         return text
     shares = [list(d["shares"][role]["functions"].items())[:_FUNCTIONS] for role in ("server", "client")]
-    rows = [[cell for pair in line for cell in (pair[0], f"{pair[1]:g} %")] for line in zip(*shares, strict=True)]
+    lines = zip_longest(*shares, fillvalue=("", 0.0))  # a role that was little at work has few
+    rows = [[cell for name, share in line for cell in (name, f"{share:g} %" if name else "")] for line in lines]
     return text + " What its processors do:\n\n" + _table(["server", "", "client", ""], rows)
 
 

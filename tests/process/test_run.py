@@ -83,7 +83,6 @@ def test_without_a_terminal_a_run_prints_plain_lines(undisturbed: Started) -> No
     assert "\r" not in output
     for words in (
         "running job in runs/job-01",
-        "job job starting  4 rounds  2 sites",
         "job job complete  RoundsCompleted",
         "model   runs/job-01/model.safetensors",
         "report  runs/job-01/report.html",
