@@ -14,19 +14,7 @@ from typing import Any
 from . import names
 from .desired.authority import LEAST_LIFE
 from .quantity import number
-from .settings import (
-    CA_KEY,
-    DNS_PORTS,
-    HUB,
-    KUBE_DNS,
-    SERVER_LIMITS,
-    SERVER_REQUESTS,
-    SITE,
-    CaBundle,
-    JobPods,
-    Settings,
-    job_pods,
-)
+from .settings import CA_KEY, HUB, KUBE_DNS, SERVER_LIMITS, SERVER_REQUESTS, SITE, CaBundle, JobPods, Settings, job_pods
 
 
 @dataclass(frozen=True)
@@ -56,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--dns", type=_peers, default=(KUBE_DNS,), help="name servers of jobs' pods: a JSON list of NetworkPolicy peers"
     )
-    add("--dns-ports", type=_ports, default=DNS_PORTS, help="ports of the name servers' pods, separated by commas: 53")
+    add("--dns-ports", type=_ports, default=Settings.dns_ports, help="ports of their pods, separated by commas")
     add(
         "--job-pods",
         type=_job_pods,

@@ -29,8 +29,6 @@ KUBE_DNS: Mapping[str, Any] = {
 }
 """Where most clusters have their name servers, as a peer of a NetworkPolicy."""
 
-DNS_PORTS = (53,)
-
 
 @dataclass(frozen=True)
 class JobPods:
@@ -86,7 +84,7 @@ class Settings:
     ca_bundle: CaBundle | None = None
     scrape_from: tuple[str, ...] = ()
     dns: tuple[Mapping[str, Any], ...] = (KUBE_DNS,)
-    dns_ports: tuple[int, ...] = DNS_PORTS
+    dns_ports: tuple[int, ...] = (53,)
     job_pods: JobPods = field(default_factory=JobPods)
     jobs_at_once: int = 0
     scrape_annotations: bool = True

@@ -193,7 +193,7 @@ class Started:
         return f"{self.job.output[-3000:]}{logs}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def until() -> Callable[..., Any]:
     """Wait for a condition, with a deadline."""
     return wait_until

@@ -106,13 +106,17 @@ def test_who_has_left_is_not_waited_for_by_a_server_that_was_started_again(
 # ------------------------------------------------------------------------------------------ exit codes
 
 
-def script(run: Hosted, site: str, **changed: Any) -> subprocess.Popen[str]:
-    """A training script of a site, started by hand with the site's own settings, or others."""
+def environment(run: Hosted, site: str, **changed: Any) -> dict[str, str]:
+    """Variables of a script that is started by hand, with the site's own settings or others."""
     path = run.job / f"{site}.json"
     config.write(path, run.settings(site).model_copy(update=changed))
-    environment = {**os.environ, config.CONFIG_VARIABLE: str(path)}
-    command = [sys.executable, "train.py"]
-    return subprocess.Popen(command, cwd=run.job.folder, env=environment, stderr=subprocess.PIPE, text=True)
+    return {**os.environ, config.CONFIG_VARIABLE: str(path)}
+
+
+def script(run: Hosted, site: str, **changed: Any) -> subprocess.Popen[str]:
+    """A training script of a site, started by hand."""
+    command, variables = [sys.executable, "train.py"], environment(run, site, **changed)
+    return subprocess.Popen(command, cwd=run.job.folder, env=variables, stderr=subprocess.PIPE, text=True)
 
 
 def assert_ended_with(kind: type[Any], words: str, process: subprocess.Popen[str]) -> None:
@@ -205,9 +209,8 @@ def test_a_script_that_is_a_containers_first_process_heeds_sigterm(
     kind: str, code: int, host: Callable[..., Hosted], until: Callable[..., Any]
 ) -> None:
     run = host("a", script=FIRST, workflow={"rounds": 1})
-    environment = {**os.environ, config.CONFIG_VARIABLE: str(run.run.keys / "a.json")}
     command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "train.py", kind]
-    with subprocess.Popen(command, cwd=run.job.folder, env=environment) as outer:
+    with subprocess.Popen(command, cwd=run.job.folder, env=environment(run, "a")) as outer:
         if kind != "worker":
             until(lambda: (run.job / "pid").exists() and (run.job / "pid").read_text())
             os.kill(_child(outer.pid), signal.SIGTERM)

@@ -14,13 +14,15 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Job, Started
 
-# A site trains for as long as the file hold-SITE-ROUND is there.
+# A site trains for as long as the file hold-SITE-ROUND is there; the job waits for its sites while hold-start is.
 SCRIPT = """
 import os, time
 from pathlib import Path
 import numpy as np
 import fedjob
 
+while Path("hold-start").exists():
+    time.sleep(0.002)
 fedjob.init({"w": np.zeros(100, np.float32)})
 site = fedjob.get_site_name()
 while fedjob.is_running():
@@ -32,11 +34,19 @@ while fedjob.is_running():
     fedjob.send(fedjob.FLModel(params={"w": model.params["w"] + noise}, metrics={"mean": 0.5}))
 """
 WORKFLOW = {"rounds": 4, "quorum": 2}
+STARTING = "job job starting  4 rounds  2 sites"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shared_job: Callable[..., Job]) -> Started:
-    return shared_job(SCRIPT, "ab", workflow=WORKFLOW).run()
+def undisturbed(shared_job: Callable[..., Job], until: Callable[..., Any]) -> Started:
+    """A run that nothing disturbs, and that was seen before its sites were there: its rounds take milliseconds."""
+    job = shared_job(SCRIPT, "ab", workflow=WORKFLOW)
+    (job / "hold-start").touch()
+    run = job.start()
+    until(lambda: STARTING in job.output or run.popen.poll() is not None)
+    (job / "hold-start").unlink()
+    assert run.wait() == 0, run.story()
+    return run
 
 
 def held(new_job: Callable[..., Job], until: Callable[..., Any]) -> Started:
@@ -83,6 +93,7 @@ def test_without_a_terminal_a_run_prints_plain_lines(undisturbed: Started) -> No
     assert "\r" not in output
     for words in (
         "running job in runs/job-01",
+        STARTING,
         "job job complete  RoundsCompleted",
         "model   runs/job-01/model.safetensors",
         "report  runs/job-01/report.html",

@@ -240,17 +240,22 @@ class Submitted:
 
     def story(self) -> str:
         """What a person wants to know of a job that does not get on: its status, its rounds, its pods' last lines, the operator's."""
-        rounds = [
-            f"round {record.round}: {record.seconds} s, of {', '.join(record.contributors)}"
-            + "".join(f"; {one.site} {one.message}" for one in record.missing)
-            for record in read_history(self.run / HISTORY_FILE)
-        ]
-        parts = [json.dumps(self.raw.get("status"), indent=1), *rounds]
+        parts = [json.dumps(self.raw.get("status"), indent=1), *self._rounds()]
         for role in (SERVER, CLIENT):
             labels = f"{names.JOB_LABEL}={self.name},{names.ROLE_LABEL}={role}"
             parts.append(self._logs("--namespace", TEAM, "--selector", labels, "--prefix"))
         parts.append(self._logs("--namespace", SYSTEM, f"deployment/{NAME}"))
         return "\n".join(parts)
+
+    def _rounds(self) -> list[str]:
+        """A line for each round that was told; none while the server has no volume."""
+        with contextlib.suppress(AssertionError):
+            return [
+                f"round {record.round}: {record.seconds} s, of {', '.join(record.contributors)}"
+                + "".join(f"; {one.site} {one.message}" for one in record.missing)
+                for record in read_history(self.run / HISTORY_FILE)
+            ]
+        return []
 
     def _logs(self, *arguments: str) -> str:
         with contextlib.suppress(subprocess.SubprocessError):

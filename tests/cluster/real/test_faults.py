@@ -90,13 +90,10 @@ def test_a_job_under_faults_ends_with_the_bytes_of_an_undisturbed_run(
             seconds = {f"{blow.at} {blow.strike}": _strike(stage, blow) for blow in blows}
             gate.let(rounds)
             struck.complete()
-            assert struck.model() == expected
-            assert struck.history() == list(range(rounds))
+            assert struck.model() == expected, struck.story()
+            assert struck.history() == list(range(rounds)), struck.story()
             assert struck.completed_rounds == rounds
             _nothing_is_left_over(struck)
-        except AssertionError:
-            print(struck.story())  # noqa: T201 - the job is gone when a person comes to look
-            raise
         finally:
             struck.delete()
     assert volumes(team) <= before
