@@ -65,6 +65,11 @@ class Cluster:
         """The API server as its administrator sees it."""
         return self.plane.user(ADMIN)
 
+    def check(self) -> None:
+        """Raises AssertionError with the last words of a process that has ended by itself."""
+        for processes in (self.plane.processes, *self.processes.values()):
+            processes.check()
+
     def apply(self, *objects: Raw) -> None:
         """`kubectl apply` of some objects. Raises CalledProcessError with its words in stderr."""
         path = self.layout.folder / "applied.yaml"
@@ -209,8 +214,7 @@ def _start(made: Cluster) -> Cluster:
 
 def ready(made: Cluster, node: Node) -> bool:
     """Whether pods can run on a node. Raises AssertionError with the last words of a process that has ended."""
-    for processes in (made.plane.processes, made.processes[node]):
-        processes.check()
+    made.check()
     try:
         seen = made.admin.call("GET", f"/api/v1/nodes/{node.name}")
         made.admin.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")  # pods are refused before

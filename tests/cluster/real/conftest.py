@@ -63,6 +63,13 @@ def cluster(binaries: Path, images: Images) -> Iterator[Cluster]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _stands(request: pytest.FixtureRequest) -> None:
+    """A cluster that has lost a process fails the tests after it at once, with that process's last words."""
+    if "cluster" in request.fixturenames:
+        request.getfixturevalue("cluster").check()
+
+
 @pytest.fixture(scope="session")
 def admin(cluster: Cluster) -> Kube:
     """The API server as an administrator sees it."""

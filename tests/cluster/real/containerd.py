@@ -10,12 +10,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
+
 from ..kube import until
 from ..processes import Processes
 from .layout import Node
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 IMPORT_SECONDS = 180.0
+_VERSION = "/runtime.v1.RuntimeService/Version"  # of the CRI
+_VERSION_SECONDS = 5.0
 
 
 def write(node: Node, pause: str) -> None:
@@ -27,14 +31,24 @@ def write(node: Node, pause: str) -> None:
 
 
 def start(node: Node, processes: Processes) -> None:
-    """Start it, and return when it answers. Containers that run under shims are taken over."""
+    """Start it, and return when it serves a kubelet. Containers that run under shims are taken over before."""
     processes.start("containerd", "--config", str(node.folder / "containerd.toml"))
 
-    def answers() -> bool:
+    def serves() -> bool:
         processes.check()
-        return node.socket.exists() and _ctr(node, "version").returncode == 0
+        return node.socket.exists() and _answers_kubelets(node)
 
-    until("containerd to answer", answers, START_SECONDS)
+    until("containerd to serve a kubelet", serves, START_SECONDS)
+
+
+def _answers_kubelets(node: Node) -> bool:
+    """What a kubelet asks first, and ends at once if it is refused: containerd answers `ctr` before it has found its pods again."""
+    with grpc.insecure_channel(f"unix:{node.socket}") as channel:
+        try:
+            channel.unary_unary(_VERSION)(b"", timeout=_VERSION_SECONDS)
+        except grpc.RpcError:
+            return False
+    return True
 
 
 def import_image(node: Node, archive: Path) -> None:
