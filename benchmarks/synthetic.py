@@ -24,8 +24,8 @@ from fedjob import wire_pb2 as wire
 from fedjob.chunks import CHUNK_BYTES, Range, Table
 from fedjob.codec import Outflow
 from fedjob.frames import Piece
+from fedjob.reception import Reception
 from fedjob.service import JobService
-from fedjob.session import Session
 from fedjob.uplink import Uplink
 
 UID, SITE, SERVER = "benchmark", "site-1", "server"
@@ -130,7 +130,7 @@ class Arrival:
 
 
 class Hub:
-    """Takes the place of a `Session`: one object to give, one to take, from one site, however often it connects."""
+    """Takes the place of a `Reception`: one object to give, one to take, from one site, however often it connects."""
 
     def __init__(self, source: Source) -> None:
         self.clients = (SITE,)
@@ -166,12 +166,12 @@ class Hub:
         return self.source
 
     def begin(self, site: str, announce: wire.Announce) -> Arrival:
-        """See `Session.begin`: after a cut, the same sink."""
+        """See `Reception.begin`: after a cut, the same sink."""
         self.arrival = self.arrival or Arrival(site, Sink([p.size for p in announce.parts]))
         return self.arrival
 
     def accept(self, arrival: Arrival, digests: Sequence[str]) -> wire.Verdict:
-        """See `Session.accept`."""
+        """See `Reception.accept`."""
         self.sealed = arrival.spool.tables[0].object_digest()
         return wire.Verdict(accepted=[self.sealed] == list(digests))
 
@@ -179,7 +179,7 @@ class Hub:
 async def serve(folder: Path, size: int, port: int) -> None:
     """The server's end, until the site says farewell. It gives and takes one object each."""
     hub = Hub(Source(size, (folder / TABLE_FILE).read_bytes()))
-    service = JobService(cast(Session, hub), UID, identity.TRUST_DOMAIN, folder / "values")
+    service = JobService(cast(Reception, hub), UID, identity.TRUST_DOMAIN, folder / "values")
     server, listens = await transport.serve(service, f"127.0.0.1:{port}", identity.read(folder / SERVER))
     _tell(port=listens)
     await hub.done.wait()

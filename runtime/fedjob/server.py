@@ -85,7 +85,7 @@ async def _run(config: ServerConfig) -> int:
         logs.as_json(logging.getLogger(), partial(_facts, config, session))
     story = Story(JobRef(config.job.metadata.name, config.uid, config.attempt), config.job.spec.workflow.rounds)
     keyring = _keyring(config)
-    service = JobService(session, config.uid, config.trust_domain, config.run / METRICS_FILE, story.tally)
+    service = JobService(session.reception, config.uid, config.trust_domain, config.run / METRICS_FILE, story.tally)
     _show(config, story, session, keyring)
     grpc_server, port = await transport.serve(service, config.listen, keyring.now(), keyring.now)
     log.info("job %s attempt %d listens on port %d", config.job.metadata.name, config.attempt, port)

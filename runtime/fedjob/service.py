@@ -1,4 +1,4 @@
-"""The server's three calls: who may make them, and how the session's answers become messages."""
+"""The server's three calls: who may make them, and how the reception's answers become messages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .chunks import ACK_EVERY, CHUNK_BYTES
 from .errors import IdentityError, TransportError
 from .frames import Piece
 from .identity import admit
+from .reception import Reception
 from .records import LoggedValue, append
 from .roster import Push
-from .session import Session
 from .stored import Stored
 from .tally import ServerTally
 from .transport import NotThere, Refused
@@ -35,9 +35,9 @@ class JobService:
     """Implements `transport.Service` for one job. values: the file that logged scalars are appended to. tally: of this server."""
 
     def __init__(
-        self, session: Session, uid: str, trust_domain: str, values: Path, tally: ServerTally | None = None
+        self, reception: Reception, uid: str, trust_domain: str, values: Path, tally: ServerTally | None = None
     ) -> None:
-        self._session = session
+        self._reception = reception
         self._uid = uid
         self._trust_domain = trust_domain
         self._values = values
@@ -58,7 +58,7 @@ class JobService:
             loop.call_soon_threadsafe(outbox.put_nowait, event)
 
         push(wire.Downward(welcome=wire.Welcome(version=__version__)))
-        self._session.attend(site, hello.hello.attempt, push)
+        self._reception.attend(site, hello.hello.attempt, push)
         reader = asyncio.create_task(self._read(site, push, events))
         reader.add_done_callback(lambda _: outbox.put_nowait(None))  # the site has hung up
         try:
@@ -70,7 +70,7 @@ class JobService:
                 raise TransportError(f"the farewell of {site} could not be noted: {problem}")
         finally:
             reader.cancel()
-            self._session.lost(site, push)
+            self._reception.lost(site, push)
 
     async def _read(self, site: str, push: Push, events: AsyncIterator[wire.Upward]) -> None:
         async for event in events:
@@ -78,14 +78,14 @@ class JobService:
                 self._note(site, event.value)
             elif event.HasField("farewell"):
                 f = event.farewell
-                self._session.farewell(site, push, plain_text(f.reason, 60), plain_text(f.message), f.final)
+                self._reception.farewell(site, push, plain_text(f.reason, 60), plain_text(f.message), f.final)
             elif event.HasField("renewed"):
-                self._session.moves(site, push)
+                self._reception.moves(site, push)
 
     def _note(self, site: str, v: wire.Value) -> None:
         """Keep a scalar that a script logged; so many of a site in a round, or a loop in a script would fill the disk."""
-        self._noted[site, self._session.round] += 1
-        if (count := self._noted[site, self._session.round]) > MAX_VALUES:
+        self._noted[site, self._reception.round] += 1
+        if (count := self._noted[site, self._reception.round]) > MAX_VALUES:
             if count == MAX_VALUES + 1:
                 log.warning("%s has logged %d values in round %d; further ones are lost", site, MAX_VALUES, v.round,
                             extra={"site": site})  # fmt: skip
@@ -100,7 +100,7 @@ class JobService:
     async def fetch(self, peer: str | None, wanted: wire.Wanted) -> AsyncIterator[Piece]:
         """See wire.proto."""
         site = self._admit(peer)
-        stored = self._session.object(site, wanted.digest)
+        stored = self._reception.object(site, wanted.digest)
         if stored is None:
             raise NotThere(f"no open task of {site} has an object {wanted.digest[:12]}")
         if wanted.start % CHUNK_BYTES or wanted.start > wanted.stop or wanted.stop > stored.size:
@@ -114,7 +114,7 @@ class JobService:
                 stop = min(at + _READ_AHEAD * CHUNK_BYTES, wanted.stop)
                 for piece in await asyncio.to_thread(_read, stored, at, stop):
                     yield piece
-                    self._session.sent(site, piece.offset + len(piece.data), stored.size, len(piece.data))
+                    self._reception.sent(site, piece.offset + len(piece.data), stored.size, len(piece.data))
                     self._tally.bytes_down[site] += len(piece.data)
         finally:
             self._fetching[site] -= 1
@@ -129,7 +129,7 @@ class JobService:
         if first.announce.key.kind not in KINDS or len(first.announce.parts) > MAX_PARTS:
             raise Refused(f"an announcement is of one of {', '.join(KINDS)}, and of {MAX_PARTS} parts at the most")
         first.announce.declined = plain_text(first.announce.declined)
-        begun = await asyncio.to_thread(self._session.begin, site, first.announce)
+        begun = await asyncio.to_thread(self._reception.begin, site, first.announce)
         if isinstance(begun, wire.Verdict):
             self._tally.judged(site, begun.accepted, begun.reason)
             yield wire.Reply(verdict=begun)
@@ -139,14 +139,14 @@ class JobService:
                 yield reply
         except OSError as e:  # the disk: the site comes again, and goes on from what is held
             begun.spool.close()
-            self._session.refused_by_disk(site, e)
+            self._reception.refused_by_disk(site, e)
             raise
 
     async def _take(self, upload: Upload, stream: AsyncIterator[wire.Frame | Piece]) -> AsyncIterator[wire.Reply]:
         """Receive an answer and have it judged."""
         await asyncio.to_thread(upload.spool.open)
-        self._session.admit(upload)
-        self._session.received(upload, 0)
+        self._reception.admit(upload)
+        self._reception.received(upload, 0)
         yield _want(upload)
         async with aclosing(self._receive(upload, stream)) as received:
             async for seen in received:
@@ -155,7 +155,7 @@ class JobService:
                 elif upload.spool.lacks():
                     yield _want(upload)
                 else:
-                    verdict = await asyncio.to_thread(self._session.accept, upload, seen)
+                    verdict = await asyncio.to_thread(self._reception.accept, upload, seen)
                     self._tally.judged(upload.site, verdict.accepted, verdict.reason)
                     yield wire.Reply(verdict=verdict)
                     return
@@ -192,13 +192,13 @@ class JobService:
         again, size = upload.spool.again, sum(len(piece.data) for piece in pieces)
         for piece in pieces:
             upload.spool.write(piece)
-        self._session.received(upload, size)
+        self._reception.received(upload, size)
         self._tally.bytes_up[upload.site] += size
         self._tally.chunks_again[upload.site] += upload.spool.again - again
 
     def _admit(self, peer: str | None) -> str:
         try:
-            site = admit(peer, self._uid, self._session.clients, trust_domain=self._trust_domain).site
+            site = admit(peer, self._uid, self._reception.clients, trust_domain=self._trust_domain).site
         except IdentityError as e:
             log.warning("refused a call: %s", e)
             raise Refused(str(e)) from None

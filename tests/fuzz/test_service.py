@@ -73,10 +73,10 @@ class Job:
         self.model = write_values(state / "model", MODEL)
         limits = Limits(*[PATIENCE_SECONDS] * 5, max_bytes=256 << 30)
         self.session = Session("ab", frozenset("a"), limits, state)
-        self.service = JobService(self.session, UID, TRUST_DOMAIN, top / "run" / "metrics.jsonl")
+        self.service = JobService(self.session.reception, UID, TRUST_DOMAIN, top / "run" / "metrics.jsonl")
         self.answers: list[Answer] = []
         asked = threading.Event()
-        self.session.attend("a", 1, lambda event: asked.set() if event.HasField("task") else None)
+        self.session.reception.attend("a", 1, lambda event: asked.set() if event.HasField("task") else None)
         self._thread = threading.Thread(target=self._round)
         self._thread.start()
         assert asked.wait(PATIENCE_SECONDS)
@@ -165,7 +165,7 @@ def test_any_life_line_is_one_line_of_a_log_and_another_sites_answer_counts(line
 
     with job() as this:
         asyncio.run(all_of(this))
-        left = this.session._sites["b"].message
+        left = this.session._ledger.sites["b"].message
         assert left.isprintable()
         assert len(left) <= MOST_CHARACTERS
         assert "a" in this.closed()

@@ -40,7 +40,9 @@ def serving(
     newest: Callable[[], identity.Credentials] | None = None,
 ) -> Iterator[str]:
     """A real server for a session; gives its address."""
-    with listening(JobService(session, UID, identity.TRUST_DOMAIN, folder / "metrics.jsonl"), authority, newest) as at:
+    with listening(
+        JobService(session.reception, UID, identity.TRUST_DOMAIN, folder / "metrics.jsonl"), authority, newest
+    ) as at:
         yield at
 
 

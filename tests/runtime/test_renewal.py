@@ -145,7 +145,7 @@ def test_a_site_that_moves_and_does_not_come_back_is_lost(job: Job) -> None:
     uplink = job.uplink(job.of_site(ours, ours))
     job.run(rounds=1)
     until(lambda: job.site().state == "Training" or job.site().push)
-    job.session.moves("a", job.site().push)
+    job.session.reception.moves("a", job.site().push)
     uplink.close()
     until(lambda: job.site().push is None)
     gone = job.site()

@@ -53,8 +53,8 @@ def connect(session: Session, site: str) -> Callable[[], None]:
 
     def push(_: object) -> None: ...
 
-    session.attend(site, 1, push)
-    return lambda: session.lost(site, push)
+    session.reception.attend(site, 1, push)
+    return lambda: session.reception.lost(site, push)
 
 
 def lost(session: Session, seconds: float) -> set[str]:
@@ -71,7 +71,7 @@ def test_an_outage_of_all_sites_is_no_sites_own_and_the_first_that_is_back_does_
     cuts = [connect(session, site) for site in "abc"]
     for cut in cuts[int(stays) :]:
         cut()
-    for site in session._sites.values():
+    for site in session._ledger.sites.values():
         site.gone_since -= 1000.0  # so long ago
     away = {"b", "c"} if stays else {"a", "b", "c"}
     assert lost(session, 0.0) == away
