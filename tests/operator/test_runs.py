@@ -130,6 +130,24 @@ def test_a_pod_that_was_deleted_alive_does_not_count(world: Any) -> None:
     assert "was deleted before it had ended" in server["lastTermination"]
 
 
+def test_an_operator_that_was_started_since_takes_a_failed_job_without_pods_for_one_whose_pod_was_deleted(
+    world: Any,
+) -> None:
+    key = world.submit(failurePolicy={"serverRestarts": 0})
+    world.up(key)
+    (raw,) = world.pods(SERVER)
+    world.remove((names.POD.name, "team-a", raw["metadata"]["name"]))
+    job_fails(world, raw)
+    world.store = Store()
+    for (kind, _, _), found in world.objects.items():
+        world.store.see(kind, found)
+    for _ in range(2):
+        world.settle()
+        world.now += timedelta(seconds=1)
+    server = world.status(key)["server"]
+    assert (server["run"], server["counted"]) == (2, 0)
+
+
 def test_a_server_that_concluded_and_is_gone_has_still_given_its_verdict(world: Any) -> None:
     key = world.submit()
     world.up(key)

@@ -69,7 +69,8 @@ def death(job: BatchJob, pods: Sequence[Pod], role: str, rules: Sequence[Failure
     """What follows from the end of a run. pods: of this run alone. memory: the limit of its container, as `limit_text` has it.
 
     A disruption excuses every pod of the run: the others fail because one is missing. That a pod was told to end does not, as the
-    Job controller itself tells the others when one has failed.
+    Job controller itself tells the others when one has failed. A pod that failed by itself stays as long as its Job: where none is
+    left, and none remembered (an operator that was just started remembers nothing), it was deleted.
     """
     ended = [pod for pod in pods if not pod.live]
     pod = _witness(ended)
@@ -78,7 +79,7 @@ def death(job: BatchJob, pods: Sequence[Pod], role: str, rules: Sequence[Failure
     if rule is not None:
         said = f"rule {rule.name} of failurePolicy: {rule.action}; {words}"
         return Death(rule.action, said, reason)
-    stopped = any(pod.deleted or pod.exit_code == STOPPED for pod in ended)
+    stopped = not ended or any(pod.deleted or pod.exit_code == STOPPED for pod in ended)
     if any(pod.disrupted for pod in ended) or (stopped and not any(pod.failed_by_itself for pod in ended)):
         return Death("Ignore", words, reason)
     return Death("Restart", words, reason)
