@@ -98,12 +98,11 @@ class Reception:
 
         Raises TransportError while no round is open: a server that was started again has not come to it yet.
         """
-        with self._ledger.changed:
-            if self._ledger.end is None and (
-                self._ledger.journal is None or len(self._ledger.asks) < self._ledger.count.total()
-            ):
+        ledger = self._ledger
+        with ledger.changed:
+            if ledger.end is None and (ledger.journal is None or len(ledger.asks) < ledger.count.total()):
                 raise TransportError("no round is open yet, or the next question is being written")
-            for opened in self._ledger.asks.values():
+            for opened in ledger.asks.values():
                 if opened.waits_for(name):
                     for part in opened.parts.values():
                         if part.digest == digest:
@@ -159,29 +158,20 @@ class Reception:
 
     def _comes_again(self, key: wire.Key, ask: Ask) -> bool:
         """Whether a server that was started again has yet to come to this ask, which an earlier process made."""
-        if self._ledger.end is not None or key.round != self._ledger.round:
-            return self._ledger.end is None and key.round > self._ledger.round
-        offers_are_over = any(
-            kind != "Offer" for kind, _ in self._ledger.asks
-        )  # the initial model comes before all else
-        return (
-            ask not in self._ledger.asks
-            and self._ledger.round > self._ledger.finished
-            and not (ask[0] == "Offer" and offers_are_over)
-        )
+        ledger = self._ledger
+        if ledger.end is not None or key.round != ledger.round:
+            return ledger.end is None and key.round > ledger.round
+        offers_are_over = any(kind != "Offer" for kind, _ in ledger.asks)  # the initial model comes before all else
+        return ask not in ledger.asks and ledger.round > ledger.finished and not (ask[0] == "Offer" and offers_are_over)
 
     def admit(self, upload: Upload) -> None:
         """Let an upload begin. Raises OSError (ENOSPC) while the disk has no room for it; see `disk`."""
-        with self._ledger.changed:
+        ledger = self._ledger
+        with ledger.changed:
             if upload.spool.unwritten():  # else the disk has given it room already
                 reserve = sum(tree.layout.size for tree in upload.opened.masters.values())
-                disk.claim(
-                    self._ledger.folder,
-                    self._ledger.spares,
-                    (s.unwritten() for s in self._ledger.spools.values()),
-                    reserve,
-                )
-            self._ledger.conditions.has_room(upload.site)
+                disk.claim(ledger.folder, ledger.spares, (s.unwritten() for s in ledger.spools.values()), reserve)
+            ledger.conditions.has_room(upload.site)
 
     def refused_by_disk(self, name: str, error: OSError) -> None:
         """What a site has sent could not be written: people see it until the site is let in, or the round is over."""
