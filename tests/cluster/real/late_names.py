@@ -40,8 +40,9 @@ def late_names(cluster: Cluster) -> Iterator[None]:
 def _late_on(cluster: Cluster, node: Node) -> Iterator[None]:
     rooms = os.pathsep.join(str(ROOT / room) for room in ("tests", "operator", "runtime"))
     command = (sys.executable, "-m", "cluster.real.late_names", cluster.layout.control.address)
-    process = cluster.processes[node].start(*command, environment={"PYTHONPATH": rooms})
-    log = node.folder / f"{Path(sys.executable).name}.log"
+    processes, name = cluster.processes[node], Path(sys.executable).name
+    process = processes.start(*command, environment={"PYTHONPATH": rooms})
+    log = node.folder / f"{name}.log"
     try:
         until("the late name server to listen", lambda: process.poll() is None and "listening" in log.read_text(), 30)
         redirect = f"ip saddr {node.pods} udp dport 53 redirect to :{_PORT}"
@@ -51,8 +52,7 @@ def _late_on(cluster: Cluster, node: Node) -> Iterator[None]:
     finally:
         with contextlib.suppress(subprocess.CalledProcessError):
             _nft(node, f"delete table ip {_TABLE}")
-        process.kill()
-        process.wait(10)
+        processes.end(name)
 
 
 def _nft(node: Node, rules: str) -> None:
