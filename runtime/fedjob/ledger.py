@@ -21,7 +21,7 @@ from .departures import Departures
 from .journal import Journal
 from .limits import Limits
 from .peers import Task
-from .quorum import Asked, Closed, decide
+from .quorum import Asked, Closed, NotMet, Wait, decide
 from .roster import Site, absences
 from .spool import Spool
 from .stored import retire
@@ -110,18 +110,20 @@ class Ledger:
         assert self.journal is not None
         return self.journal.elapsed_seconds() - opened.since
 
-    def settle(self, opened: Open) -> None:
-        """Close an ask if it is time: the set of answers is journalled first, then the others are cancelled."""
+    def settle(self, opened: Open) -> Wait | Closed | NotMet:
+        """What is decided of an ask. To close it, the set of answers is journalled first, then the others are cancelled."""
         assert self.journal is not None
         if opened.closed:
-            return
+            return Closed()
         asked = self.asked(opened)
-        if isinstance(decide(opened.rule, asked, self.elapsed(opened)), Closed):
+        step = decide(opened.rule, asked, self.elapsed(opened))
+        if isinstance(step, Closed):
             for name in sorted(set(asked.absent) - set(opened.out)):  # lost: the record tells why, a restart or not
                 reason, _, message = asked.absent[name].partition(": ")
                 self.note_out(opened, name, Refusal(reason, message))
             self.journal.append("closed", ask=list(opened.ask), sites=sorted(opened.answers))
             self.cancel(opened)
+        return step
 
     def cancel(self, opened: Open) -> None:
         """Close an ask, and tell the sites that have not answered that they need not."""

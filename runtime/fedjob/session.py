@@ -29,7 +29,7 @@ from .journal import Journal
 from .ledger import Ledger
 from .limits import Limits
 from .peers import Answer, Close, Task
-from .quorum import Closed, NotMet, Rule, decide
+from .quorum import Closed, NotMet, Rule
 from .reception import Reception
 from .records import Missing, RoundKind, SiteRound
 from .roster import Site
@@ -208,20 +208,15 @@ class Session:
         """Sites whose answers are new, or None when the round is closed. Raises JobFailed, Interrupted."""
         while True:
             with self._ledger.changed:
-                self.until_space(partial(self._ledger.settle, opened))
+                step = self.until_space(partial(self._ledger.settle, opened))
                 fresh = sorted(set(opened.answers) - given)
-                if fresh or opened.closed:
+                if fresh or isinstance(step, Closed):
                     return fresh or None
-                elapsed = self._ledger.elapsed(opened)
-                step = decide(opened.rule, self._ledger.asked(opened), elapsed)
                 if isinstance(step, NotMet):
                     raise JobFailed("QuorumNotMet", f"round {self._ledger.round}: {step.message}")
-                until = [step.until_seconds - elapsed] if not isinstance(step, Closed) else [0.0]
-                until += [
-                    s.gone_since + self._limits.site_lost_seconds - time.monotonic()
-                    for s in self._ledger.absent(opened)
-                ]
-                self._wait(min(u for u in until if u > 0) if any(u > 0 for u in until) else 0.0)
+                lost_at = (s.gone_since + self._limits.site_lost_seconds for s in self._ledger.absent(opened))
+                until = [step.until_seconds - self._ledger.elapsed(opened), *(at - time.monotonic() for at in lost_at)]
+                self._wait(min((seconds for seconds in until if seconds > 0), default=0.0))
 
     def _wait(self, seconds: float) -> None:
         """Wait for a change, at most so long; notice a stop and the job's own deadline."""
