@@ -168,6 +168,11 @@ class World:
             status=status,
         )
 
+    def script(self, site: str) -> dict[str, Any]:
+        """The live pod of a site."""
+        pods = (pod for pod in self.pods(names.CLIENT) if pod["metadata"]["labels"][names.SITE_LABEL] == site)
+        return next(pod for pod in pods if pod["status"]["phase"] == "Running")
+
     @staticmethod
     def finished(job: dict[str, Any]) -> bool:
         """Whether a Job is over."""
@@ -250,6 +255,14 @@ class World:
             call()
             done += 1
         return done
+
+    def next_run(self, later: timedelta) -> None:
+        """What has ended is noticed; later, when its pause is over, the next run begins."""
+        self.settle()
+        self.now += later
+        self.settle()
+        self.start_pods()
+        self.settle()
 
     def settle(self, most: int = 40) -> int:
         """Passes over everything until none has anything to do; returns how many rounds that took."""

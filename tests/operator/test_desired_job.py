@@ -129,7 +129,7 @@ def test_a_job_that_cannot_run_says_why_and_has_no_children(world: Any, change: 
 def test_a_spec_that_no_longer_reads_takes_nothing_from_a_running_job(world: Any) -> None:
     key = world.submit(failurePolicy={"refillOnRounds": 1})
     world.up(key)
-    world.end_pod(next(p for p in world.pods(CLIENT) if p["metadata"]["labels"][names.SITE_LABEL] == "a"), 70)
+    world.end_pod(world.script("a"), 70)
     world.now += timedelta(seconds=5)
     world.settle()
     world.start_pods()

@@ -8,18 +8,14 @@ from typing import Any
 import pytest
 
 from fedjob_operator import names
-from fedjob_operator.names import CLIENT, SERVER
+from fedjob_operator.names import SERVER
 
 
 def test_a_server_that_dies_is_started_again_as_a_new_run(world: Any) -> None:
     key = world.submit()
     world.up(key)
     world.end_pod(world.pods(SERVER)[0], 137)
-    world.settle()
-    world.now += timedelta(seconds=1)
-    world.settle()
-    world.start_pods()
-    world.settle()
+    world.next_run(timedelta(seconds=1))
     status = world.status(key)
     assert (status["server"]["run"], status["server"]["restarts"], status["attempt"]) == (2, 1, 1)
     assert "137" in status["server"]["lastTermination"]
@@ -132,7 +128,7 @@ def test_a_job_that_somebody_deletes_comes_back_once_its_pod_is_gone(world: Any)
 def test_what_was_forgiven_stays_so_though_the_status_has_lost_it(world: Any) -> None:
     key = world.submit(failurePolicy={"refillOnRounds": 1})
     world.up(key)
-    world.end_pod(next(p for p in world.pods(CLIENT) if p["metadata"]["labels"][names.SITE_LABEL] == "a"), 70)
+    world.end_pod(world.script("a"), 70)
     world.now += timedelta(seconds=5)
     world.settle()
     world.report(key, completed=2)

@@ -81,7 +81,7 @@ def test_what_a_write_meets_that_only_a_person_can_change_is_a_refusal() -> None
 def test_a_site_that_fails_for_good_degrades_the_job(world: Any) -> None:
     key = world.submit(failurePolicy={"siteRestarts": 0})
     world.up(key)
-    victim = next(p for p in world.pods(CLIENT) if p["metadata"]["labels"][names.SITE_LABEL] == "b")
+    victim = world.script("b")
     world.end_pod(victim, 1, "ValueError: bad data")
     world.settle()
     assert world.condition(key, "Degraded") == ("True", "SiteFailed")

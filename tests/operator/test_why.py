@@ -24,12 +24,6 @@ def message(world: Any, key: Any, kind: str) -> str:
     return str(next(c for c in world.status(key)["conditions"] if c["type"] == kind)["message"])
 
 
-def script(world: Any, name: str) -> Any:
-    """The live pod of a site."""
-    pods = (p for p in world.pods(CLIENT) if p["metadata"]["labels"][names.SITE_LABEL] == name)
-    return next(p for p in pods if p["status"]["phase"] == "Running")
-
-
 def site_of(world: Any, key: Any, name: str) -> dict[str, Any]:
     """A site's entry in the job's status."""
     return dict(next(entry for entry in world.status(key)["sites"] if entry["name"] == name))
@@ -56,12 +50,8 @@ def test_a_site_decides_whether_the_end_of_a_scripts_log_is_told(world: Any, tol
     key = world.submit(failurePolicy={"siteRestarts": 1})
     world.up(key)
     for _ in range(2):
-        world.end_pod(script(world, "a"), 3, secret)
-        world.settle()
-        world.now += timedelta(minutes=10)
-        world.settle()
-        world.start_pods()
-        world.settle()
+        world.end_pod(world.script("a"), 3, secret)
+        world.next_run(timedelta(minutes=10))
     assert site_of(world, key, "a")["reason"] == "RestartBudgetExhausted"
     statuses = json.dumps([raw.get("status") for (kind, _, _), raw in world.objects.items() if kind != names.POD.name])
     assert (secret in statuses) == (told == "Full")
@@ -74,7 +64,7 @@ def test_a_site_decides_whether_the_end_of_a_scripts_log_is_told(world: Any, tol
 def test_a_rule_ends_a_site_at_once_and_the_job_goes_on(world: Any) -> None:
     key = world.submit(failurePolicy={"siteRestarts": 3, "rules": [rule("FailSite", **BAD_DATA)]})
     world.up(key)
-    world.end_pod(script(world, "b"), 42, "no such column")
+    world.end_pod(world.script("b"), 42, "no such column")
     world.settle()
     entry = site_of(world, key, "b")
     assert (entry["state"], entry["reason"], entry["restarts"]) == ("Failed", "SiteFailedByRule", 0)
@@ -102,12 +92,8 @@ def test_what_a_rule_ignores_is_started_again_and_never_counted(world: Any) -> N
     key = world.submit(failurePolicy={"siteRestarts": 0, "rules": [rule("Ignore", **BAD_DATA)]})
     world.up(key)
     for run in range(2, 6):
-        world.end_pod(script(world, "a"), 42)
-        world.settle()
-        world.now += timedelta(seconds=40)
-        world.settle()
-        world.start_pods()
-        world.settle()
+        world.end_pod(world.script("a"), 42)
+        world.next_run(timedelta(seconds=40))
         assert site_of(world, key, "a")["restarts"] == 0
         assert max(int(job["metadata"]["labels"][names.RUN_LABEL]) for job in world.jobs(CLIENT)) == run
 
@@ -160,7 +146,7 @@ def test_a_script_that_used_too_much_memory_says_so_with_its_limit(world: Any) -
     resources = {"limits": {"memory": "2Gi"}}
     key = world.submit(trainer={"files": {"train.py": ""}, "resources": resources}, failurePolicy={"siteRestarts": 0})
     world.up(key)
-    kill_for_memory(world, script(world, "a"))
+    kill_for_memory(world, world.script("a"))
     world.settle()
     said = site_of(world, key, "a")["message"]
     assert "killed for the memory that it used: its limit is 2Gi (spec.trainer.resources.limits.memory)" in said
@@ -271,11 +257,7 @@ def test_the_clock_begins_again_with_a_server_that_was_started_again(world: Any)
     world.up(key)
     world.now += timedelta(seconds=350)
     world.end_pod(world.pods(SERVER)[0], 137)
-    world.settle()
-    world.now += timedelta(seconds=100)
-    world.settle()
-    world.start_pods()
-    world.settle()
+    world.next_run(timedelta(seconds=100))
     assert world.condition(key, "Progressing") == ("True", "Training")
 
 
