@@ -21,6 +21,10 @@ from fedjob_operator import names
 ROOT = Path(__file__).parents[3]
 SYSTEM = "fedjob-system"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+RUNNING = {  # status of a pod that is ready
+    "phase": "Running",
+    "conditions": [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady", "PodScheduled")],
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -129,8 +133,7 @@ class Kubelet:
 
     def start(self, pod: Any) -> None:
         """The pod runs, and is ready."""
-        conditions = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady", "PodScheduled")]
-        self.write(pod, {"phase": "Running", "conditions": conditions})
+        self.write(pod, RUNNING)
 
     def run_all(self, role: str, count: int) -> None:
         """Let pods of a role run as they come, until `count` of them do."""

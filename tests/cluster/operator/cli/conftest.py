@@ -15,11 +15,10 @@ import yaml
 
 from cluster.controlplane import ADMIN, SCIENTIST, ControlPlane
 from cluster.kubelet_port import KubeletPort, add_node, bind
-from cluster.operator.conftest import sites_of
+from cluster.operator.conftest import RBAC, RUNNING, sites_of
 from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER
 
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
 COMPLETE = json.dumps({"reason": "RoundsCompleted", "message": ""})
 CLI_SECONDS = 300  # each test starts many processes
 
@@ -111,8 +110,7 @@ def place(admin: Any, namespace: str, pod: Any, container: str) -> None:
         "restartCount": 0,
         "state": {"running": {}},
     }
-    conditions = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady", "PodScheduled")]
-    status = {"phase": "Running", "conditions": conditions, "containerStatuses": [running]}
+    status = {**RUNNING, "containerStatuses": [running]}
     admin.patch(names.POD, namespace, pod["metadata"]["name"], {"status": status}, "/status")
 
 
