@@ -16,7 +16,7 @@ from ..kube import until
 from ..processes import Processes
 from .layout import Node
 
-START_SECONDS = 60.0
+START_SECONDS = 30.0
 IMPORT_SECONDS = 180.0
 _VERSION = "/runtime.v1.RuntimeService/Version"  # of the CRI
 _VERSION_SECONDS = 5.0
