@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import cache
 
 import numpy as np
 
 from . import skeleton
+from .api.globs import fits_name
 from .codec import Layout, Outflow, Spec, own_dtypes
 from .dtypes import FLOATS, ITEM_BYTES, Bytes, numpy_dtype
 from .errors import OutOfRange
@@ -32,12 +32,12 @@ MASTER = "F32"  # the narrowest dtype of a tensor that is summed over rounds
 
 def included(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     """The names that a pattern fits, in their order; all of them if there is no pattern."""
-    return [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return [name for name in names if not patterns or any(fits_name(pattern, name) for pattern in patterns)]
 
 
 def idle(names: Sequence[str], patterns: Sequence[str]) -> list[int]:
     """Positions of the patterns that fit no name: each is a mistake in the job."""
-    return [at for at, pattern in enumerate(patterns) if not any(fnmatchcase(name, pattern) for name in names)]
+    return [at for at, pattern in enumerate(patterns) if not any(fits_name(pattern, name) for name in names)]
 
 
 def wire_dtype(dtype: str, shape: Sequence[int], limit: str) -> str:

@@ -7,10 +7,11 @@ A refusal names everything that is wrong, so that one exchange with the site's a
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
+
+from fedjob.api.globs import fits_path
 
 from ..observed import Raw, moment
 from ..plan import digest
@@ -131,12 +132,7 @@ def _code(rule: Raw, trainer: Raw) -> Iterator[str]:
 
 
 def _command_fits(entry: Sequence[str], command: Sequence[str]) -> bool:
-    return len(entry) == len(command) and all(map(_fits, entry, command))
-
-
-def _fits(pattern: str, text: str) -> bool:
-    """Whether a pattern is of all of the text. * stands for any text without a slash, so that none of it leads elsewhere."""
-    return re.fullmatch("[^/]*".join(map(re.escape, pattern.split("*"))), text) is not None
+    return len(entry) == len(command) and all(map(fits_path, entry, command))
 
 
 def _unlisted(what: str, value: Any, listed: Any) -> Iterator[str]:
@@ -150,4 +146,4 @@ def _image_fits(entry: Raw, image: str) -> bool:
     if ":" in repository.rpartition("/")[2]:
         repository = repository.rpartition(":")[0]
     digests = entry.get("digests")
-    return _fits(entry["repository"], repository) and (not digests or given in digests)
+    return fits_path(entry["repository"], repository) and (not digests or given in digests)
