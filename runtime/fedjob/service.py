@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import wire_pb2 as wire
 from .acceptance import MAX_PARTS, plain_text
+from .api.limits import LOGGED_VALUES, OPEN_FETCHES
 from .asks import Upload
 from .chunks import ACK_EVERY, CHUNK_BYTES
 from .errors import IdentityError, TransportError
@@ -27,8 +28,6 @@ from .version import __version__
 log = logging.getLogger(__name__)
 _READ_AHEAD = 4  # chunks that a worker reads at once
 KINDS = ("Offer", "Train", "Evaluate")
-MAX_VALUES = 10_000  # that a site may log in a round
-MAX_FETCHES = 8  # that a site may have open at once; it needs one, and old ones take a moment to end
 
 
 class JobService:
@@ -85,9 +84,9 @@ class JobService:
     def _note(self, site: str, v: wire.Value) -> None:
         """Keep a scalar that a script logged; so many of a site in a round, or a loop in a script would fill the disk."""
         self._noted[site, self._reception.round] += 1
-        if (count := self._noted[site, self._reception.round]) > MAX_VALUES:
-            if count == MAX_VALUES + 1:
-                log.warning("%s has logged %d values in round %d; further ones are lost", site, MAX_VALUES, v.round,
+        if (count := self._noted[site, self._reception.round]) > LOGGED_VALUES.value:
+            if count == LOGGED_VALUES.value + 1:
+                log.warning("%s has logged %d values in round %d; further ones are lost", site, LOGGED_VALUES.value, v.round,
                             extra={"site": site})  # fmt: skip
             return
         step, key = v.step if v.step >= 0 else None, plain_text(v.key, 200)
@@ -105,8 +104,8 @@ class JobService:
             raise NotThere(f"no open task of {site} has an object {wanted.digest[:12]}")
         if wanted.start % CHUNK_BYTES or wanted.start > wanted.stop or wanted.stop > stored.size:
             raise Refused(f"bytes {wanted.start} to {wanted.stop} of an object of {stored.size}")
-        if self._fetching[site] == MAX_FETCHES:
-            raise TransportError(f"{site} has {MAX_FETCHES} downloads open already")
+        if self._fetching[site] == OPEN_FETCHES.value:
+            raise TransportError(f"{site} has {OPEN_FETCHES.value} downloads open already")
         self._fetching[site] += 1
         try:
             for at in range(wanted.start, wanted.stop, _READ_AHEAD * CHUNK_BYTES):

@@ -9,9 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .api.limits import METRIC_SERIES
 from .records import RoundRecord
 
-MAX_NAMES = 64  # of metrics that scripts send: each is a series for every site
+MAX_NAMES = METRIC_SERIES.value
 MAX_NAME = 80  # characters
 ACCEPTED = "Accepted"
 

@@ -1,7 +1,8 @@
 """The field references, printed from the models.
 
 `python -m fedjob.api.reference > docs/job-reference.md`: job files. `python -m fedjob.api.reference resources >
-docs/resource-reference.md`: every status, and the kinds that only a cluster has.
+docs/resource-reference.md`: every status, and the kinds that only a cluster has. `python -m fedjob.api.reference limits >
+docs/limits.md`: fixed limits.
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 from pydantic import BaseModel
 
 from fedjob.api.job_status import JobStatus
+from fedjob.api.limits import table
 from fedjob.api.policy import PolicySpec, PolicyStatus
 from fedjob.api.schema import FieldPath, Schema, allowed, fields, inlined
 from fedjob.api.site import SiteSpec, SiteStatus
@@ -29,6 +31,13 @@ _RESOURCES_HEAD = """\
 Every field of the resources that a cluster has besides the [spec of a job](job-reference.md), `apiVersion: fedjob.dev/v1alpha1`.
 `[]` stands for each entry of a list. Status is written by fedjob, and read by people and scripts. Generated from the models by
 `python -m fedjob.api.reference resources`; a test compares.
+"""
+_LIMITS_HEAD = """\
+# Limits
+
+Every size, count, rate and wait that somebody else can influence has a bound. Those that a job or a site may want to set are fields:
+see the [job reference](job-reference.md) and the [resource reference](resource-reference.md). The fixed ones are here, each with its
+reason. Generated from `runtime/fedjob/api/limits.py` by `python -m fedjob.api.reference limits`; a test compares.
 """
 _TABLE_HEAD = "| Field | Allowed | Default | Meaning |\n|---|---|---|---|\n"
 _SECTIONS: tuple[tuple[str, str, type[BaseModel], str], ...] = (
@@ -68,6 +77,21 @@ def resources() -> str:
     return _RESOURCES_HEAD + "".join(_section(*section) for section in _SECTIONS)
 
 
+def limits() -> str:
+    """The table of fixed limits as one page of Markdown, a section per scope."""
+    scopes = dict.fromkeys(limit.scope for limit in table())
+    return _LIMITS_HEAD + "".join(_scope(scope) for scope in scopes)
+
+
+def _scope(scope: str) -> str:
+    rows = "".join(
+        f"| {limit.what} | {limit.value:,} {limit.unit} | {limit.reason} | {limit.beyond} |\n"
+        for limit in table()
+        if limit.scope == scope
+    )
+    return f"\n## {scope}\n\n| Bounded | Limit | Reason | Beyond it |\n|---|---|---|---|\n{rows}"
+
+
 def _section(title: str, what: str, model: type[BaseModel], root: str) -> str:
     rows = (_row((root, *path), node, required) for path, node, required in fields(inlined(model)))
     return f"\n## {title}\n\n{what}\n\n{_TABLE_HEAD}{''.join(rows)}"
@@ -90,4 +114,5 @@ def _default(node: Schema, required: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(resources() if sys.argv[1:] == ["resources"] else markdown())
+    pages = {"job": markdown, "resources": resources, "limits": limits}
+    sys.stdout.write(pages[sys.argv[1] if sys.argv[1:] else "job"]())
