@@ -5,7 +5,7 @@ WHEELS := $(wildcard ../shared/wheels)
 PIPENV := $(if $(WHEELS),PIP_FIND_LINKS="$(abspath $(WHEELS)) $$PIP_FIND_LINKS" PIP_CONSTRAINT=$(abspath $(WHEELS))/constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e images cluster-up cluster-down bench chaos fuzz lint lock clean
+.PHONY: help demo test e2e images cluster-up cluster-down bench chaos fuzz mutants lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +45,10 @@ fuzz: $(VENV)/.installed  ## files and messages altered at will, at length: make
 	$(PIPENV) $(PY) -m pip install --quiet --disable-pip-version-check -c hack/constraints.txt -e '.[fuzz]'
 	PYTHONPATH=tests $(PY) -m fuzz.guided --seconds $(or $(SECONDS),30)
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(VENV)/bin/pytest tests/fuzz --timeout 0
+
+mutants: $(VENV)/.installed  ## would the tests notice? make mutants ONLY=fedjob.chunks,fedjob_operator.lease SAMPLE=50 SEED=7
+	$(PIPENV) $(PY) -m pip install --quiet --disable-pip-version-check -c hack/constraints.txt -e '.[mutants]'
+	PYTHONPATH=tests $(PY) -m mutants.run $(if $(ONLY),--only $(ONLY)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.installed  ## only lint and types
 	hack/test $(VENV)/bin lint
