@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from fedjob_operator import lease
 from fedjob_operator.lease import Leadership, LeadershipLost
 
 
@@ -174,3 +177,227 @@ def test_the_next_try_comes_when_the_holders_time_is_over() -> None:
     assert 0.5 < second._pause() < 0.6
     clock.now += 1.0
     assert second._pause() == second.period
+
+
+# ------------------------------------------------------------------------------------- answers that come late, and times
+
+
+def late(server: _Server, clock: _Clock, seconds: float, what: str) -> None:
+    """The next writes of a kind are answered only after a while."""
+    answer = getattr(server, what)
+
+    async def slow(manifest: Any) -> Any:
+        found = await answer(manifest)
+        clock.now += seconds
+        return found
+
+    setattr(server, what, slow)
+
+
+@pytest.mark.parametrize("what", ["create", "replace"])
+def test_the_lease_counts_from_before_the_write_however_late_its_answer(what: str) -> None:
+    """Another replica counts from the write itself: one that counted from the answer would act beside it."""
+    server, clock = _Server(), _Clock()
+    first = replica(server, clock, "one")
+    if what == "replace":
+        assert attempt(first)
+    late(server, clock, 5.0, what)
+    assert attempt(first)
+    assert first.leading
+    clock.now += 1.6  # 6.6 s since the write: within two thirds of ten seconds
+    assert first.leading
+    clock.now += 0.1
+    assert not first.leading
+
+
+def test_a_claim_of_a_lease_that_is_free_counts_from_before_the_write_too() -> None:
+    server, clock = _Server(), _Clock()
+    attempt(replica(server, clock, "two"))
+    second = replica(server, clock, "one")
+    assert not attempt(second)
+    clock.now += 10.0
+    late(server, clock, 6.0, "replace")
+    assert attempt(second)
+    clock.now += 0.6
+    assert second.leading
+    clock.now += 0.1
+    assert not second.leading
+
+
+def test_never_two_lead_whatever_the_answers_of_the_first_take() -> None:
+    for seconds in (0.0, 1.0, 3.0, 6.0, 9.0):
+        server, clock = _Server(), _Clock()
+        first, second = replica(server, clock, "one"), replica(server, clock, "two")
+        attempt(first)
+        attempt(second)
+        late(server, clock, seconds, "replace")
+        attempt(first)
+        while not attempt(second):
+            clock.now += 0.1
+        assert not first.leading
+
+
+def test_the_record_is_what_other_replicas_read() -> None:
+    server, clock = _Server(), _Clock()
+    first, second = replica(server, clock, "one"), replica(server, clock, "two")
+    attempt(first)
+    assert server.lease is not None
+    made = server.lease["spec"]
+    assert (server.lease["apiVersion"], server.lease["kind"]) == ("coordination.k8s.io/v1", "Lease")
+    assert {k: server.lease["metadata"][k] for k in ("name", "namespace")} == {
+        "name": "fedjob-operator", "namespace": "system",
+    }  # fmt: skip
+    assert (made["holderIdentity"], made["leaseDurationSeconds"], made["leaseTransitions"]) == ("one", 10, 0)
+    attempt(first)
+    renewed = server.lease["spec"]
+    assert renewed["acquireTime"] == made["acquireTime"]
+    assert renewed["renewTime"] > made["renewTime"]
+    assert renewed["leaseTransitions"] == 0
+    attempt(second)
+    clock.now += 10.0
+    attempt(second)
+    taken = server.lease["spec"]
+    assert (taken["holderIdentity"], taken["leaseTransitions"]) == ("two", 1)
+    assert taken["acquireTime"] > made["acquireTime"]
+
+
+def test_another_installations_shorter_or_longer_life_is_kept() -> None:
+    """The record says how long its holder may be silent; ours is only what counts without that."""
+    server, clock = _Server(), _Clock()
+    other = Leadership(server, "system", "one", 30.0, clock, (_ConflictError, _AwayError))
+    second = replica(server, clock, "two")
+    attempt(other)
+    assert not attempt(second)
+    clock.now += 29.9
+    assert not attempt(second)
+    clock.now += 0.1
+    assert attempt(second)
+
+
+def test_a_change_of_anything_in_the_record_starts_the_wait_anew() -> None:
+    for part, value in (("renewTime", "x"), ("leaseTransitions", 7), ("holderIdentity", "three")):
+        server, clock = _Server(), _Clock()
+        attempt(replica(server, clock, "one"))
+        second = replica(server, clock, "two")
+        assert not attempt(second)
+        assert server.lease is not None
+        clock.now += 9.0
+        server.lease = {**server.lease, "spec": {**server.lease["spec"], part: value}}
+        assert not attempt(second)
+        clock.now += 9.9
+        assert not attempt(second)
+        clock.now += 0.1
+        assert attempt(second)
+
+
+def test_a_record_without_a_life_is_waited_for_as_long_as_our_own() -> None:
+    server, clock = _Server(), _Clock()
+    attempt(replica(server, clock, "one"))
+    assert server.lease is not None
+    server.lease = {**server.lease, "spec": {"holderIdentity": "one"}}
+    second = replica(server, clock, "two")
+    assert not attempt(second)
+    clock.now += 9.9
+    assert not attempt(second)
+    clock.now += 0.1
+    assert attempt(second)
+
+
+@dataclass
+class _Loop:
+    """Waits of `hold` and `acquire`: they move the clock, do what is due, and end the loop after the last."""
+
+    clock: _Clock
+    events: list[Callable[[], None]]
+    waits: list[float] = field(default_factory=list)
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.clock.now += seconds
+        if len(self.waits) > len(self.events):
+            raise asyncio.CancelledError
+        self.events[len(self.waits) - 1]()
+
+
+def nothing() -> None:
+    """Nothing happens meanwhile."""
+
+
+def test_the_holder_renews_five_times_in_a_life_and_at_least_a_second_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, clock = _Server(), _Clock()
+    first = replica(server, clock, "one")
+    attempt(first)
+
+    def slowly() -> None:
+        late(server, clock, 1.8, "replace")
+
+    loop = _Loop(clock, [nothing, slowly, nothing])
+    monkeypatch.setattr(lease.asyncio, "sleep", loop.sleep)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(first.hold())
+    assert loop.waits == [pytest.approx(2.0), pytest.approx(2.0), pytest.approx(1.0), pytest.approx(1.0)]
+    assert first.leading
+
+
+def test_a_holder_whose_lease_is_another_ones_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, clock = _Server(), _Clock()
+    first = replica(server, clock, "one")
+    attempt(first)
+
+    def stolen() -> None:
+        assert server.lease is not None
+        metadata = {**server.lease["metadata"], "resourceVersion": "another"}
+        server.lease = {**server.lease, "metadata": metadata, "spec": {**server.lease["spec"], "holderIdentity": "two"}}
+
+    loop = _Loop(clock, [stolen, nothing])
+    monkeypatch.setattr(lease.asyncio, "sleep", loop.sleep)
+    with pytest.raises(LeadershipLost, match="another replica holds the Lease"):
+        asyncio.run(first.hold())
+    assert not first.leading
+    assert clock.now == 102.0, "at once, not when its time is over"
+
+
+def test_a_holder_that_cannot_renew_ends_before_another_may_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, clock = _Server(), _Clock()
+    first = replica(server, clock, "one")
+    attempt(first)
+    server.away = True
+    loop = _Loop(clock, [nothing] * 9)
+    monkeypatch.setattr(lease.asyncio, "sleep", loop.sleep)
+    with pytest.raises(LeadershipLost, match="could not be renewed in time"):
+        asyncio.run(first.hold())
+    assert 2 / 3 * 10 <= clock.now - 100.0 < 10.0
+
+
+def test_who_waits_leads_once_the_lease_is_free_and_an_error_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, clock = _Server(), _Clock()
+    first, second = replica(server, clock, "one"), replica(server, clock, "two")
+    attempt(first)
+    server.away = True
+
+    def back() -> None:
+        server.away = False
+
+    loop = _Loop(clock, [back, nothing, nothing, nothing, nothing, nothing])
+    monkeypatch.setattr(lease.asyncio, "sleep", loop.sleep)
+    asyncio.run(second.acquire())
+    assert second.leading
+    assert loop.waits == [2.0, *[2.0] * 4, pytest.approx(2.0)]
+    assert clock.now - 100.0 == pytest.approx(12.0)
+
+
+def test_a_release_is_for_who_leads_and_its_failure_is_nobodys() -> None:
+    server, clock = _Server(), _Clock()
+    first, second = replica(server, clock, "one"), replica(server, clock, "two")
+    asyncio.run(second.release())
+    assert server.lease is None
+    attempt(first)
+    clock.now += 7.0
+    asyncio.run(first.release())  # it may not write any more
+    assert server.lease is not None
+    assert server.lease["spec"]["holderIdentity"] == "one"
+    attempt(first)
+    server.away = True
+    asyncio.run(first.release())
+    assert not first.leading
+    assert server.lease["spec"]["holderIdentity"] == "one"
