@@ -109,9 +109,7 @@ class WorkQueue(Generic[K]):
                 now = self.clock()
                 self.gauges.waited(now - self._since.pop(key))
                 self._in_hand[key] = now
-                if self._waiting:
-                    self._news.set()  # for another worker
-                return key
+                return key  # if more keys wait, the news are still there for the other workers
             self._news.clear()
             timeout = max(self._later[0].when - self.clock(), 0.0) if self._later else None
             # Not `asyncio.wait_for`: until Python 3.12 it forgets that it was cancelled if the news come in the same moment.

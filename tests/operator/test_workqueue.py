@@ -215,3 +215,207 @@ def test_a_worker_that_is_cancelled_ends_though_a_key_comes_in_the_same_moment()
         assert not left
 
     asyncio.run(story())
+
+
+# ------------------------------------------------------------------------------------------------- bounds and numbers
+
+
+def test_delays_have_a_floor_of_a_second_and_a_cap_whatever_the_jitter() -> None:
+    async def story() -> None:
+        for factor, delays in ((0.1, [1.0] * 4), (1.0, [1.0, 2.0, 4.0, 5.0]), (1.5, [1.5, 3.0, 6.0, 7.5])):
+            clock = _Clock()
+            queue: WorkQueue[str] = WorkQueue(clock, lambda factor=factor: factor, _Seen(), longest=5.0)
+            for delay in delays:
+                queue.add("a")
+                assert await taken(queue) == ["a"]
+                assert queue.failed("a") == delay
+                clock.now += delay
+
+    asyncio.run(story())
+
+
+def test_the_delays_of_the_operator_double_to_five_minutes() -> None:
+    queue = queue_of(_Clock())
+    waits = [queue.failed("a") for _ in range(12)]
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0, 300.0, 300.0]
+    assert queue.failures("a") == 12
+    assert queue.failures("b") == 0
+
+
+def test_a_key_that_failed_comes_back_neither_sooner_nor_later() -> None:
+    async def story() -> None:
+        clock = _Clock()
+        queue = queue_of(clock)
+        queue.add("a")
+        await taken(queue)
+        queue.add("a")  # while in hand: the next pass sees that too
+        queue.failed("a", at_least=10.0)
+        clock.now = 9.9
+        assert await taken(queue) == []
+        clock.now = 10.0
+        assert await taken(queue) == ["a"]
+        queue.done("a")
+        assert await taken(queue) == []
+
+    asyncio.run(story())
+
+
+def test_a_failure_replaces_a_time_that_was_asked_for() -> None:
+    async def story() -> None:
+        clock = _Clock()
+        queue = queue_of(clock)
+        queue.add("a")
+        await taken(queue)
+        queue.add_after("a", 0.5)
+        queue.failed("a", at_least=10.0)
+        clock.now = 9.9
+        assert await taken(queue) == []
+
+    asyncio.run(story())
+
+
+def test_a_pass_that_went_well_may_ask_for_the_next_one() -> None:
+    async def story() -> None:
+        clock = _Clock()
+        queue = queue_of(clock)
+        queue.add("a")
+        await taken(queue)
+        queue.done("a", 4.0)
+        clock.now = 3.9
+        assert await taken(queue) == []
+        queue.add("a")  # news are not made to wait for it
+        assert await taken(queue) == ["a"]
+        queue.done("a", None)
+        clock.now = 4.0
+        assert await taken(queue) == ["a"], "what was asked for stands"
+        queue.done("a")
+        clock.now = 100.0
+        assert await taken(queue) == []
+
+    asyncio.run(story())
+
+
+def test_a_key_that_waits_already_is_not_added_by_a_time_that_comes() -> None:
+    async def story() -> None:
+        clock, seen = _Clock(), _Seen()
+        queue = queue_of(clock, seen)
+        queue.add_after("a", 1.0)
+        queue.add("a")
+        clock.now = 2.0
+        assert await taken(queue) == ["a"]
+        queue.add_after("a", 1.0)  # and one that comes while it is in hand means one pass more
+        clock.now = 3.0
+        assert await taken(queue) == []
+        queue.done("a")
+        assert await taken(queue) == ["a"]
+        assert seen.adds == 2
+
+    asyncio.run(story())
+
+
+def test_what_is_forgotten_comes_back_at_no_time_and_has_no_failures() -> None:
+    async def story() -> None:
+        clock = _Clock()
+        queue = queue_of(clock)
+        queue.add("a")
+        await taken(queue)
+        queue.failed("a")
+        queue.forget("a")
+        assert queue.failures("a") == 0
+        clock.now = 1000.0
+        assert await taken(queue) == []
+        queue.add("a")
+        assert await taken(queue) == ["a"]
+        assert queue.failed("a") == 1.0
+
+    asyncio.run(story())
+
+
+def test_a_second_worker_is_woken_for_the_second_key() -> None:
+    async def story() -> None:
+        clock = _Clock()
+        queue = queue_of(clock)
+        workers = [asyncio.ensure_future(queue.take()) for _ in range(3)]
+        await asyncio.sleep(0)  # all of them wait
+        queue.add("a")
+        queue.add("b")
+        done, pending = await asyncio.wait(workers, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
+        if len(done) < 2:
+            more, pending = await asyncio.wait(pending, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
+            done |= more
+        assert {worker.result() for worker in done} == {"a", "b"}
+        for worker in pending:
+            worker.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+def test_a_sooner_time_wakes_a_worker_that_sleeps_until_a_later_one() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[str] = WorkQueue(loop.time, lambda: 1.0, _Seen())
+        queue.add_after("late", 3600.0)
+        worker = asyncio.ensure_future(queue.take())
+        await asyncio.sleep(0)
+        queue.add_after("soon", 0.01)
+        assert await asyncio.wait_for(worker, 10.0) == "soon"
+
+    asyncio.run(story())
+
+
+def test_keys_of_one_moment_come_in_the_order_in_which_they_were_asked_for() -> None:
+    async def story() -> None:
+        clock = _Clock()
+        queue = queue_of(clock)
+        for key in "cab":
+            queue.add_after(key, 1.0)
+        queue.add_after("first", 0.5)
+        clock.now = 1.0
+        assert await taken(queue) == ["first", "c", "a", "b"]
+
+    asyncio.run(story())
+
+
+def test_what_the_queue_tells_of_itself() -> None:
+    async def story() -> None:
+        clock, seen = _Clock(), _Seen()
+        queue = queue_of(clock, seen)
+        assert (queue.depth(), queue.oldest_seconds()) == (0, 0.0)
+        queue.add("a")
+        queue.add("b")
+        queue.add_after("later", 100.0)
+        assert (queue.depth(), queue.oldest_seconds()) == (2, 0.0)
+        clock.now = 3.0
+        assert await queue.take() == "a"
+        clock.now = 5.0
+        assert await queue.take() == "b"
+        clock.now = 6.0
+        assert seen.waits == [3.0, 5.0]
+        assert (queue.depth(), queue.oldest_seconds()) == (0, 3.0)
+        queue.done("a")
+        assert queue.oldest_seconds() == 1.0
+        queue.failed("b")
+        assert queue.oldest_seconds() == 0.0
+        assert (seen.adds, seen.retries) == (2, 1)
+
+    asyncio.run(story())
+
+
+def test_a_worker_takes_one_key_after_another() -> None:
+    async def story() -> None:
+        queue = queue_of(_Clock())
+        done: list[str] = []
+
+        async def one_pass(key: str) -> None:
+            done.append(key)
+            queue.done(key)
+            if len(done) == 3:
+                raise asyncio.CancelledError
+
+        for key in "abc":
+            queue.add(key)
+        await asyncio.gather(queue.work(one_pass), return_exceptions=True)
+        assert done == ["a", "b", "c"]
+
+    asyncio.run(story())
