@@ -25,16 +25,16 @@ import math
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from . import skeleton
+from . import skeleton, torch_module, tuples, unfit
 from .dtypes import FLOATS, ITEM_BYTES, NAMES, Bytes, numpy_dtype
-from .errors import CodecError
-from .leaves import Leaf, where
+from .errors import CodecError, FedJobError
+from .leaves import Leaf, plain_bytes, where
 from .leaves import leaf as leaf_of
 from .rounding import widened
 
@@ -45,6 +45,8 @@ if sys.byteorder != "little":  # safetensors is little-endian; no big-endian mac
 MAX_HEADER_BYTES = 100 << 20  # the reference reader's own limit
 _WIDEN_ELEMENTS = 1 << 18  # scratch of 1 MiB: 7 GiB/s of bfloat16 (measured)
 MAX_DEPTH = 100  # far below Python's recursion limit, far above an optimizer's state (4)
+Chosen = Callable[[str], bool]  # whether a name travels
+_WITHOUT_TENSOR = (type(None), str, bool)
 _NUMERIC = frozenset({"int", "float", "scalar"})  # forms of one number, in a tensor without dimensions
 
 
@@ -202,10 +204,15 @@ def difference_between(expected: Layout, got: Layout) -> str:
 
 @dataclass(frozen=True)
 class Outflow:
-    """A tree ready to be sent: its layout, and each tensor's live memory in the order of the data."""
+    """A tree ready to be sent: its layout, and each tensor's live memory in the order of the data.
+
+    left: names of what was not chosen; left_bytes: of the tensors among them.
+    """
 
     layout: Layout
     sources: tuple[tuple[Spec, Callable[[int, int], Bytes]], ...]
+    left: tuple[str, ...] = ()
+    left_bytes: int = 0
 
     def read(self, start: int, stop: int) -> Bytes:
         """Bytes [start, stop) of the file; a view of a tensor's own memory if they lie in one tensor."""
@@ -217,7 +224,7 @@ class Outflow:
             spec, source = self.sources[i]
             upto = min(b, spec.stop)
             if a < upto:
-                pieces.append(source(a - spec.start, upto - spec.start))
+                pieces.append(_read(spec, source, a - spec.start, upto - spec.start))
                 a = upto
             i += 1
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -227,13 +234,24 @@ class Outflow:
         return [spec.start for spec, _ in self.sources]
 
 
-def flatten(tree: Any) -> Outflow:
+def _read(spec: Spec, source: Callable[[int, int], Bytes], start: int, stop: int) -> Bytes:
+    try:
+        return source(start, stop)
+    except FedJobError:
+        raise
+    except Exception as e:  # any library's own error, which does not know the tensor's name
+        raise CodecError(f"{spec.name}: its bytes cannot be read: {type(e).__name__}: {_brief(e)}") from e
+
+
+def flatten(tree: Any, chosen: Chosen | None = None) -> Outflow:
     """Take a tree of tensors apart without copying a tensor.
 
+    chosen: which names travel, default all. A value that does not is not looked at, whatever it is.
     Raises CodecError naming the first value that cannot travel.
     """
-    leaves: dict[str, Leaf] = {}
-    root = _take_apart(tree, (), leaves, {})
+    taken = _Taken(chosen)
+    root = taken.apart(tree, ())
+    leaves = taken.leaves
     # Widest items first: every tensor then starts at a multiple of its item size, whatever came before it.
     order = sorted(leaves, key=lambda name: -ITEM_BYTES[leaves[name].dtype])
     specs, at = {}, 0
@@ -242,35 +260,72 @@ def flatten(tree: Any) -> Outflow:
         size = math.prod(shape) * ITEM_BYTES[dtype]
         specs[name] = Spec(name, dtype, shape, at, at + size)
         at += size
-    layout = Layout(tuple(specs[name] for name in leaves), json.dumps(root, separators=(",", ":")))
-    return Outflow(layout, tuple((specs[name], leaves[name].source) for name in order))
+    text = json.dumps({"d": []} if root is None else root, separators=(",", ":"))
+    layout = Layout(tuple(specs[name] for name in leaves), text)
+    return Outflow(
+        layout, tuple((specs[name], leaves[name].source) for name in order), tuple(taken.left), taken.left_bytes
+    )
 
 
-def _take_apart(node: Any, path: tuple[str, ...], leaves: dict[str, Leaf], seen: dict[Any, str]) -> Any:
-    """The skeleton of `node`; its tensors go into `leaves`. Keys may be str or int (optimizers number their state).
+@dataclass
+class _Taken:
+    """A tree while it is taken apart: its tensors by name; the names of what is left out, and the bytes of those tensors."""
 
-    seen: memory of a tensor -> the name under which it was met first.
-    """
-    if len(path) > MAX_DEPTH:
-        raise CodecError(f"{where(path[:8])}…: nested more than {MAX_DEPTH} deep, or a container that holds itself")
-    if isinstance(node, Mapping):
-        for key in node:
+    chosen: Chosen | None
+    leaves: dict[str, Leaf] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    left_bytes: int = 0
+    _first: dict[Any, str] = field(default_factory=dict)  # memory of a tensor -> the name under which it was met first
+
+    def apart(self, node: Any, path: tuple[str, ...]) -> skeleton.Node | None:
+        """The skeleton of `node`; None if nothing of it travels. Keys may be str or int (optimizers number their state)."""
+        if len(path) > MAX_DEPTH:
+            raise CodecError(f"{where(path[:8])}…: nested more than {MAX_DEPTH} deep, or a container that holds itself")
+        if isinstance(node, Mapping):
+            return self._mapping(node, path)
+        if isinstance(node, list | tuple):
+            return self._sequence(node, path)
+        name = "/".join(path) or "value"
+        if self.chosen is not None and not self.chosen(name):
+            self.left.append(name)
+            self.left_bytes += plain_bytes(node)
+            return None
+        return {"v": node} if type(node) in _WITHOUT_TENSOR else self._leaf(node, name, path)
+
+    def _mapping(self, node: Mapping[Any, Any], path: tuple[str, ...]) -> skeleton.Node | None:
+        children = []
+        for key, value in node.items():
             if not isinstance(key, str | int) or isinstance(key, bool):
+                if self.chosen is not None:
+                    continue  # no pattern names it
                 raise CodecError(f"{where(path)}: key {key!r} is a {type(key).__name__}, allowed: str or int")
-        return {"d": [[k, _take_apart(v, (*path, str(k)), leaves, seen)] for k, v in node.items()]}
-    if isinstance(node, list | tuple):
+            if (child := self.apart(value, (*path, str(key)))) is not None:
+                children.append([key, child])
+        return {"d": children} if children or not node else None
+
+    def _sequence(self, node: list[Any] | tuple[Any, ...], path: tuple[str, ...]) -> skeleton.Node | None:
+        named = isinstance(node, tuple) and tuples.is_named(node)
+        fields: tuple[str, ...] = type(node)._fields if named else ()  # type: ignore[union-attr]
+        keys = fields if named else map(str, range(len(node)))
+        children = [self.apart(value, (*path, key)) for key, value in zip(keys, node, strict=True)]
+        if not any(children) and (node or self.chosen is not None):
+            return None
+        why = unfit.named_tuple(node) if named else unfit.container(node)
+        if why:
+            raise CodecError(f"{where(path)}: {why}")
         kind = "l" if isinstance(node, list) else "t"
-        return {kind: [_take_apart(v, (*path, str(i)), leaves, seen) for i, v in enumerate(node)]}
-    if node is None or isinstance(node, str | bool):
-        return {"v": node}
-    name = "/".join(path) or "value"
-    if name in leaves or name == "__metadata__":
-        raise CodecError(f"{where(path)}: the name {name!r} is taken; rename one of the two")
-    if not _is_text(name):
-        raise CodecError(f"{where(path)}: the name {name!r} is not Unicode text")
-    leaf = leaves[name] = leaf_of(node, path)
-    first = seen.setdefault(leaf.memory, name) if leaf.memory is not None else name
-    return {"x": name, "f": leaf.form} | ({} if first == name else {"s": first})
+        beside = {"n": [tuples.name_of(type(node)), *fields]} if named else {}
+        # A place in a list means something: what is left out leaves None there.
+        return {kind: [{"v": None} if child is None else child for child in children], **beside}
+
+    def _leaf(self, node: Any, name: str, path: tuple[str, ...]) -> skeleton.Node:
+        if name in self.leaves or name == "__metadata__":
+            raise CodecError(f"{where(path)}: the name {name!r} is taken; rename one of the two")
+        if not _is_text(name):
+            raise CodecError(f"{where(path)}: the name {name!r} is not Unicode text")
+        leaf = self.leaves[name] = leaf_of(node, path)
+        first = self._first.setdefault(leaf.memory, name) if leaf.memory is not None else name
+        return {"x": name, "f": leaf.form} | ({} if first == name else {"s": first})
 
 
 # ---------------------------------------------------------------------------------------------- a tree, put together
@@ -413,13 +468,14 @@ def _is_text(name: str) -> bool:
 
 
 def _native_form() -> str:
-    return "torch" if "torch" in sys.modules else "numpy"
+    return "torch" if torch_module.loaded() else "numpy"
 
 
 def _allocate(shape: tuple[int, ...], dtype: str, form: str) -> tuple[Any, memoryview]:
-    if form == "torch" and "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        tensor = torch.empty(shape, dtype=getattr(torch, NAMES[dtype]))
+    if form == "torch" and (torch := torch_module.needed()):
+        tensor = torch.empty(
+            shape, dtype=getattr(torch, NAMES[dtype]), device="cpu"
+        )  # whatever the script's default is
         return tensor, tensor.reshape(-1).view(torch.uint8).numpy().data
     array: Any = np.empty(shape, numpy_dtype(dtype))
     target = array.reshape(-1).view(np.uint8).data

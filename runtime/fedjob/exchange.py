@@ -15,7 +15,7 @@ from .acceptance import Header
 from .codec import Inflow, Outflow, difference_between, flatten, forms, header_length, parse
 from .config import SiteConfig
 from .dtypes import Bytes
-from .errors import LocalProtocolError
+from .errors import CodecError, LocalProtocolError
 from .incoming import Incoming
 from .model import PARTS, FLModel, ParamsType
 from .stored import Stored
@@ -64,14 +64,23 @@ def offer(
     """The answer to a server that has no initial model: the included tensors, in their own dtypes."""
     if model is None:
         return wire.Announce(key=task.key, declined="the script offers no model in fedjob.init()"), []
-    whole = flatten(model)
-    known["params"] = forms(whole.layout)
-    names = list(whole.layout.by_name)
+    chosen = _flattened("params", model, include)
+    known["params"] = forms(chosen.layout)
+    names = [*chosen.layout.by_name, *chosen.left]
     for at in narrow.idle(names, include):
         log.error("spec.model.exchange.include[%d] %r fits none of the tensors %s", at, include[at], ", ".join(names))
-    return _announce(
-        task, Header(whole=whole.layout.data_size), {"params": narrow.outgoing(whole, include, narrow.KEEP)}
-    )
+    return _announce(task, Header(whole=chosen.layout.data_size + chosen.left_bytes), {"params": chosen})
+
+
+def _flattened(part: str, tree: Any, include: Sequence[str] = ()) -> Outflow:
+    """A part of a model, taken apart. Raises CodecError that names the part, the tensor and the ways out."""
+    try:
+        return flatten(tree, narrow.chooser(include))
+    except CodecError as e:
+        exclude = (
+            "" if part != "params" else "; or exclude it with a pattern such as '!*mask' in spec.model.exchange.include"
+        )
+        raise CodecError(f"{part}: {e}{exclude}") from e
 
 
 def announcement(
@@ -89,16 +98,16 @@ def announcement(
     if not evaluating:
         for name in PARTS:
             if (tree := getattr(model, name)) is not None:
-                parts[name] = flatten(tree)
+                parts[name] = _flattened(name, tree, config.include if name == "params" else ())
                 known[name] = forms(parts[name].layout)
-    whole = parts["params"].layout.data_size if "params" in parts else 0
+    whole = parts["params"].layout.data_size + parts["params"].left_bytes if "params" in parts else 0
     kind, digest = ParamsType(model.params_type or ParamsType.FULL), _digest(task)
     if "params" in parts:
         base = _base(config, digest) if config.params_type == ParamsType.DIFF else None
         if base is not None and kind == ParamsType.FULL:
             parts["params"], kind = _difference(parts["params"], base, config), ParamsType.DIFF
         else:
-            parts["params"] = narrow.outgoing(parts["params"], config.include, config.wire_dtype)
+            parts["params"] = narrow.outgoing(parts["params"], config.wire_dtype)
     header = Header(
         num_examples=model.num_examples,
         metrics={str(k): float(v) for k, v in (model.metrics or {}).items()},
@@ -152,7 +161,7 @@ def _base(config: SiteConfig, digest: str) -> Stored:
 
 
 def _difference(new: Outflow, base: Stored, config: SiteConfig) -> Outflow:
-    difference = narrow.outgoing(new, config.include, config.wire_dtype, base)
+    difference = narrow.outgoing(new, config.wire_dtype, base)
     if unlike := difference_between(base.layout, difference.layout):
         raise LocalProtocolError(f"params differ in names, shapes or dtypes from the model received: {unlike}")
     return difference

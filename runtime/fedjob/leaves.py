@@ -6,15 +6,17 @@ A tensor that is not contiguous is gathered, and a GPU's is staged, a chunk at a
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from . import torch_module, unfit
 from .dtypes import CODES, ITEM_BYTES, Bytes
 from .errors import CodecError
+
+_FORMS = {int: "int", float: "float"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +31,19 @@ class Leaf:
 
 
 def leaf(value: Any, path: tuple[str, ...]) -> Leaf:
-    """A value as a tensor. path: where it is in its tree. Raises CodecError if it cannot travel."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return _torch_leaf(torch, value, path)
-    form = "numpy"
-    if isinstance(value, int):
-        form = "int"
-    elif isinstance(value, float) and not isinstance(value, np.generic):
-        form = "float"
-    elif isinstance(value, np.generic):
-        form = "scalar"
-    elif not isinstance(value, np.ndarray):
-        raise CodecError(
-            f"{where(path)}: a {type(value).__name__} cannot travel; send tensors, arrays, numbers, strings"
-        )
-    try:
-        array = np.asarray(value, dtype=np.int64 if form == "int" else None)
-    except OverflowError:
-        raise CodecError(
-            f"{where(path)}: a whole number of {value.bit_length()} bits does not fit in 64 with a sign"
-        ) from None
-    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    code = CODES.get(array.dtype.name)
-    if code is None:
-        raise CodecError(f"{where(path)}: dtype {array.dtype} cannot travel; allowed: {', '.join(CODES)}")
+    """A value as a tensor. path: where it is in its tree. Raises CodecError, with the next step, if it cannot travel."""
+    torch = torch_module.loaded()
+    is_tensor = torch is not None and isinstance(value, torch.Tensor)
+    if why := unfit.tensor(torch, value) if is_tensor else unfit.other(value):
+        raise CodecError(f"{where(path)}: {why}")
+    return _torch_leaf(torch, value) if is_tensor else _numpy_leaf(value)
 
+
+def _numpy_leaf(value: Any) -> Leaf:
+    """An array, or a number of numpy or Python."""
+    form = "scalar" if isinstance(value, np.generic) else _FORMS.get(type(value), "numpy")
+    array = np.asarray(value, dtype=np.int64 if form == "int" else None)
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     item = array.dtype.itemsize
 
     def source(start: int, stop: int) -> Bytes:
@@ -64,16 +53,11 @@ def leaf(value: Any, path: tuple[str, ...]) -> Leaf:
         gathered = np.concatenate(list(_gather(array, a, b)) or [array.reshape(-1)]).view(np.uint8)
         return gathered[start - a * item : stop - a * item].data
 
-    return Leaf(code, array.shape, form, source)
+    return Leaf(CODES[array.dtype.name], array.shape, form, source)
 
 
-def _torch_leaf(torch: Any, tensor: Any, path: tuple[str, ...]) -> Leaf:
-    code = CODES.get(str(tensor.dtype).removeprefix("torch."))
-    if code is None or tensor.layout != torch.strided or tensor.device.type == "meta":
-        raise CodecError(
-            f"{where(path)}: a {tensor.layout} tensor of {tensor.dtype} on {tensor.device} cannot travel; "
-            f"send dense tensors of {', '.join(CODES)}"
-        )
+def _torch_leaf(torch: Any, tensor: Any) -> Leaf:
+    code = CODES[str(tensor.dtype).removeprefix("torch.")]
     live = tensor.detach().resolve_conj().resolve_neg()
     item, on_gpu = ITEM_BYTES[code], live.device.type == "cuda"
 
@@ -87,10 +71,9 @@ def _torch_leaf(torch: Any, tensor: Any, path: tuple[str, ...]) -> Leaf:
     def source(start: int, stop: int) -> Bytes:
         a, b = start // item, -(-stop // item)
         data = flat(a, b)[start - a * item : stop - a * item]
-        if (
-            on_gpu
-        ):  # through pinned memory, which torch keeps and hands out again: a chunk at a time, at the bus's speed
-            staged = torch.empty(data.numel(), dtype=torch.uint8, pin_memory=True)
+        if on_gpu:
+            # Through pinned memory, which torch keeps and hands out again: a chunk at a time, at the bus's speed.
+            staged = torch.empty(data.numel(), dtype=torch.uint8, pin_memory=True, device="cpu")
             staged.copy_(data)
             data = staged
         return data.cpu().numpy().data  # type: ignore[no-any-return]
@@ -119,6 +102,14 @@ def _gather(tensor: Any, a: int, b: int) -> Iterator[Any]:
         yield tensor[first:last].reshape(-1)
     if last * row < b:
         yield from _gather(tensor[last], 0, b - last * row)
+
+
+def plain_bytes(value: Any) -> int:
+    """Bytes of a plain tensor or array; 0 of anything else, which is not looked at."""
+    torch = torch_module.loaded()
+    if torch is not None and type(value) in (torch.Tensor, torch.nn.Parameter):
+        return int(value.numel() * value.element_size())
+    return value.nbytes if type(value) is np.ndarray else 0
 
 
 def where(path: Sequence[str]) -> str:

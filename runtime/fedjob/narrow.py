@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
 from . import skeleton
 from .api.globs import fits_name
-from .codec import Layout, Outflow, Spec, own_dtypes
+from .codec import Chosen, Layout, Outflow, Spec, own_dtypes
 from .dtypes import FLOATS, ITEM_BYTES, Bytes, numpy_dtype
 from .errors import OutOfRange
 from .rounding import rounded_to, widened
@@ -30,14 +31,34 @@ KEEP = "Keep"
 MASTER = "F32"  # the narrowest dtype of a tensor that is summed over rounds
 
 
+def chooser(patterns: Sequence[str]) -> Chosen | None:
+    """Which names travel: those that a pattern fits, or all if none names any, without those that a pattern with `!` fits.
+
+    None where every name travels.
+    """
+    wanted = [p for p in patterns if not p.startswith("!")]
+    unwanted = [p[1:] for p in patterns if p.startswith("!")]
+
+    def travels(name: str) -> bool:
+        fits = not wanted or any(fits_name(p, name) for p in wanted)
+        return fits and not any(fits_name(p, name) for p in unwanted)
+
+    return travels if patterns else None
+
+
 def included(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """The names that a pattern fits, in their order; all of them if there is no pattern."""
-    return [name for name in names if not patterns or any(fits_name(pattern, name) for pattern in patterns)]
+    """The names that travel, in their order, see `chooser`."""
+    travels = chooser(patterns)
+    return [name for name in names if travels is None or travels(name)]
 
 
 def idle(names: Sequence[str], patterns: Sequence[str]) -> list[int]:
     """Positions of the patterns that fit no name: each is a mistake in the job."""
-    return [at for at, pattern in enumerate(patterns) if not any(fits_name(pattern, name) for name in names)]
+    return [
+        at
+        for at, pattern in enumerate(patterns)
+        if not any(fits_name(pattern.removeprefix("!"), name) for name in names)
+    ]
 
 
 def wire_dtype(dtype: str, shape: Sequence[int], limit: str) -> str:
@@ -120,19 +141,20 @@ def _recast(tree: Tree, dtypes: Mapping[str, str], own: Mapping[str, str]) -> Tr
 # ------------------------------------------------------------------------------------------------- what a script sends
 
 
-def outgoing(new: Outflow, patterns: Sequence[str], limit: str, base: Tree | None = None) -> Outflow:
-    """What of a script's tensors is sent: the included ones, each rounded once to its wire dtype, as it is read.
+def outgoing(new: Outflow, limit: str, base: Tree | None = None) -> Outflow:
+    """How a script's tensors are sent: each rounded once to its wire dtype, as it is read.
 
     base: what the script received, on the wire; then it is the difference from there that is sent, of floating-point
     tensors: half a count means nothing. It must have what is sent (`codec.difference_between`).
     """
-    names = included(new.layout.by_name, patterns)
-    chosen = {n: wire_dtype(new.layout.by_name[n].dtype, new.layout.by_name[n].shape, limit) for n in names}
+    chosen = {s.name: wire_dtype(s.dtype, s.shape, limit) for s in new.layout.specs}
     layout = relaid(new.layout, chosen, chosen)
     if layout is new.layout and base is None:
         return new
     given = {spec.name: (spec, source) for spec, source in new.sources}
-    return Outflow(layout, tuple((spec, _source(*given[spec.name], spec, base)) for spec in layout.data_order))
+    return replace(
+        new, layout=layout, sources=tuple((spec, _source(*given[spec.name], spec, base)) for spec in layout.data_order)
+    )
 
 
 def _source(

@@ -186,7 +186,7 @@ class InMemory:
     def _outgoing(self, back: FLModel, received: Tree) -> Outflow:
         exchange = self._world.exchange
         base = received if exchange.params == "Diff" and back.params_type == ParamsType.FULL else None
-        return narrow.outgoing(flatten(back.params), exchange.include, exchange.dtype, base)
+        return narrow.outgoing(flatten(back.params, narrow.chooser(exchange.include)), exchange.dtype, base)
 
 
 def run(

@@ -31,7 +31,7 @@ NESTED.append(NESTED)
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        pytest.param({"a": [1, {"b": object()}]}, "a/1/b: a object cannot travel", id="an object, named by its path"),
+        pytest.param({"a": [1, {"b": object()}]}, "a/1/b: an object cannot travel", id="an object, named by its path"),
         pytest.param({"a": {3: {1, 2}}}, "a/3: a set cannot travel", id="a set, below a whole-number key"),
         pytest.param({"a": b"x"}, "a: a bytes cannot travel", id="bytes"),
         pytest.param({"a": {True: 1}}, "a: key True is a bool", id="a bool as key"),

@@ -302,10 +302,10 @@ def test_any_range_of_what_is_sent_is_that_slice_of_the_whole(
     base = None
     if diff:
         shrunk = narrow.outgoing(
-            flatten({k: v[:0] if k == "out" else v * 0 for k, v in values.items()}), ["[!o]*"], "BF16"
+            flatten({k: v[:0] if k == "out" else v * 0 for k, v in values.items()}, narrow.chooser(["[!o]*"])), "BF16"
         )
         base = write(tmp_path_factory.mktemp("base") / "b", flowing(shrunk))
-    sent = narrow.outgoing(flatten(values), ["[!o]*"], "BF16", base)
+    sent = narrow.outgoing(flatten(values, narrow.chooser(["[!o]*"])), "BF16", base)
     whole = bytes(sent.read(0, sent.layout.size))
     start, stop = sorted(min(x, sent.layout.size) for x in (a, b))
     assert bytes(sent.read(start, stop)) == whole[start:stop]

@@ -201,7 +201,8 @@ class Exchange(Part):
         strict=False,
         max_length=64,
         description="Patterns over the names of tensors, * for any text: only tensors that one of them fits travel, both "
-        "ways; the others stay as they are. Each must fit a tensor of the initial model. Default: all travel.",
+        "ways; the others stay as they are and may be of any type. A pattern that begins with ! excludes what it fits; where "
+        "all do, every other tensor travels. Each must fit a tensor of the initial model. Default: all travel.",
     )
     dtype: Literal["Keep", "F32", "BF16", "F16"] = Field(
         default="Keep",
