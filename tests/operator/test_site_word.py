@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from fedjob_operator import names
-from fedjob_operator.desired.policy import assignment_digest
 from fedjob_operator.names import CLIENT
 
 RULE: dict[str, Any] = {
@@ -55,9 +54,10 @@ def of_the_sites(world: Any) -> set[tuple[str, str, str]]:
 
 
 def say(world: Any, decision: str, digest: str = "") -> None:
-    """A person decides on each assignment; digest: another one than that of the assignment."""
+    """A person decides on each assignment, as its status tells them; digest: another one than the one told there."""
     for raw in assignments(world):
-        approval = {"decision": decision, "digest": digest or assignment_digest(raw)}
+        (told,) = [c["message"] for c in raw["status"]["conditions"] if c["type"] == "Accepted"]
+        approval = {"decision": decision, "digest": digest or told.partition("digest: ")[2].partition("}")[0]}
         place = raw["metadata"]["namespace"], raw["metadata"]["name"]
         world.put(names.SITE_JOB, *place, spec={**raw["spec"], "approval": approval})
 
