@@ -160,9 +160,12 @@ def sent_parts(task: Task, ask: Ask, folder: Path, limits: Limits, spares: Path 
 
 
 def replay(opened: Open, journal: Journal) -> None:
-    """Bring back what the journal knows of this ask. An answer whose file is damaged is asked again."""
+    """Bring back what the journal knows of this ask. An answer whose file is damaged is asked again.
+
+    What it knows of a site that the job no longer names is left out.
+    """
     for r in journal.records:
-        if r.get("ask") != list(opened.ask):
+        if r.get("ask") != list(opened.ask) or r.get("site", "") not in {"", *opened.sites}:
             continue
         if r["event"] == "asked":
             opened.since = r["at"]

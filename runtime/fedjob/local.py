@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -17,27 +18,28 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from . import conclusion, identity, warden
+from . import changes, conclusion, identity, run_folder, warden
 from . import config as configuration
-from .api import FederatedJob, Site, to_yaml
+from .api import FederatedJob, JobFileError, Site, load, to_yaml
 from .conclusion import Conclusion
 from .errors import ConfigError, StateError
 from .herald import Herald
 from .model import ParamsType
-from .records import METRICS_FILE, STATUS_FILE, Status, read_status
+from .records import HISTORY_FILE, METRICS_FILE, STATUS_FILE, Status, read_history, read_status
 from .restarts import Budget
 from .stored import write_whole
 from .tls import SERVER_ENVIRONMENT
 
 SERVER = "server"
 TARGETS_FILE = "targets.json"
+JOB_FILE = "job.yaml"
 ADDRESS = "127.0.0.1"
-_FORMAT = 1
 _KEYS_PREFIX = "fedjob-"
 # As `transport.tune_malloc`, from the process's first allocation on: also what a script allocates before `init`.
 _MALLOC = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str((1 << 31) - 1)) | {
     "MALLOC_ARENA_MAX": "1"
 }
+log = logging.getLogger("fedjob.local")
 
 
 @dataclass
@@ -96,20 +98,6 @@ class Run:
         return replace(status, sites=sites)
 
 
-def next_folder(runs: Path, name: str) -> Path:
-    """The first of runs/NAME-01, NAME-02, … that is not there."""
-    taken = {p.name for p in runs.glob(f"{name}-*")} if runs.is_dir() else set()
-    return next(runs / f"{name}-{i:02d}" for i in range(1, 1_000_000) if f"{name}-{i:02d}" not in taken)
-
-
-def last_folder(runs: Path, name: str) -> Path:
-    """The run of this job that began last. Raises ConfigError if there is none."""
-    found = [p for p in runs.glob(f"{name}-*") if (p / "state" / "run.json").is_file()] if runs.is_dir() else []
-    if not found:
-        raise ConfigError(f"{runs}: no run of {name} to resume; leave --resume out to start one")
-    return max(found, key=lambda p: (p / "state" / "run.json").stat().st_mtime)
-
-
 @contextlib.contextmanager
 def usable(what: str) -> Iterator[None]:
     """Raise ConfigError, naming `what`, where the system refuses a path that somebody gave."""
@@ -148,28 +136,45 @@ def prepared(run: Run, *, resume: bool) -> Iterator[Run]:
 
 def _remember(run: Run, resume: bool) -> None:
     """The job's uid and attempt, over resumes: an older attempt's processes are refused."""
-    path = run.folder / "state" / "run.json"
     if resume:
-        try:
-            saved = json.loads(path.read_text())
-            run.uid, run.attempt = saved["uid"], saved["attempt"] + 1
-            _remove_keys(Path(saved.get("keys", "")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-            raise ConfigError(f"{path}: this run cannot be resumed: {e!r}") from e
+        saved = run_folder.recall(run.folder)
+        run.uid, run.attempt = saved["uid"], saved["attempt"] + 1
+        _tell_changes(run)
+        _remove_keys(run, Path(saved["keys"]))
     else:
         run.uid = uuid.uuid4().hex
-    saved = {"format": _FORMAT, "uid": run.uid, "attempt": run.attempt, "keys": str(run.keys)}
-    write_whole(path, json.dumps(saved).encode())
+    run_folder.remember(run.folder, job=run.job.metadata.name, uid=run.uid, attempt=run.attempt, keys=run.keys)
 
 
-def _remove_keys(folder: Path) -> None:
-    """What a runner that was killed could not remove."""
-    if folder.name.startswith(_KEYS_PREFIX) and (folder / "server.json").is_file():
+def _tell_changes(run: Run) -> None:
+    """Say what differs from the job of the attempt before. Raises ConfigError for what this run cannot go on with."""
+    path = run.folder / JOB_FILE
+    try:
+        before = load(path)
+        completed = sum(record.kind == "Train" for record in read_history(run.folder / HISTORY_FILE))
+    except (JobFileError, ValueError) as e:
+        log.warning("%s: cannot be compared with the job that ran before: %s", path, e)
+        return
+    found = changes.changes(before, run.job, completed)
+    if refused := [change.text for change in found if change.refused]:
+        raise ConfigError(f"{'; '.join(refused)}; or leave --resume out to start a new run")
+    for change in found:
+        log.warning("changed since attempt %d: %s", run.attempt - 1, change.text)
+
+
+def _remove_keys(run: Run, folder: Path) -> None:
+    """What a runner that was killed could not remove; never those of a run that this one's folder is a copy of."""
+    try:
+        document = json.loads((folder / "server.json").read_text(encoding="utf-8"))
+        own = folder.name.startswith(_KEYS_PREFIX) and Path(document["run"]) == run.folder
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    if own:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_inputs(run: Run) -> None:
-    write_whole(run.folder / "job.yaml", to_yaml(run.job).encode())
+    write_whole(run.folder / JOB_FILE, to_yaml(run.job).encode())
     (run.folder / METRICS_FILE).touch()
     run.port = _free_port()
     if run.watched:

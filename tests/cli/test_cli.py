@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from fedjob.cli.main import _again
 from fedjob.records import HISTORY_FILE, RoundRecord, append
 
 LOCAL = ("run", "validate", "schema", "report", "manifest")
@@ -25,9 +27,9 @@ spec:
 """
 
 
-def fedjob(*arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def fedjob(*arguments: str | Path, folder: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command, with a terminal's width but without a terminal."""
-    environment = {**os.environ, "COLUMNS": "200"}
+    environment = {**os.environ, "COLUMNS": "200", **variables}
     command = [sys.executable, "-m", "fedjob.cli.main", *map(str, arguments)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
@@ -198,3 +200,30 @@ def test_a_path_that_the_system_refuses_is_one_line(
     last = refused.stderr.splitlines()[-1]
     assert re.match(line, last), refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_the_command_that_goes_on_with_a_run_is_whole_and_fit_for_a_shell() -> None:
+    again = _again(Path("my job.yaml"), Path("else where"), ["scans=/data/a b", "my-data=~/d"], metrics=True)
+    assert shlex.split(again) == [
+        "fedjob", "run", "my job.yaml", "--resume", "--runs", "else where", "--data", "scans=/data/a b",
+        "--data", "my-data=~/d", "--metrics",
+    ]  # fmt: skip
+    assert _again(Path("job.yaml"), Path("runs"), [], metrics=False) == "fedjob run job.yaml --resume"
+
+
+def test_a_tilde_that_the_shell_has_left_alone_is_the_home_folder(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB.replace("name: b", "name: b, data: d"))
+    refused = fedjob("run", "job.yaml", "--runs=~/r", "--data", "d=~/no/such", folder=tmp_path, HOME=str(tmp_path))
+    assert f"--data d={tmp_path}/no/such: no such file or folder" in refused.stderr.splitlines()
+    assert (tmp_path / "r" / "digits-01").is_dir()
+
+
+def test_resuming_a_job_that_never_ran_touches_no_run_of_another(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    folder = tmp_path / "runs" / "digits-big-01"
+    (folder / "state").mkdir(parents=True)
+    (folder / "state" / "run.json").write_text('{"format": 1, "job": "digits-big", "uid": "u", "attempt": 1}')
+    refused = fedjob("run", "job.yaml", "--resume", folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "runs: no run of digits to resume; leave --resume out to start one\n"
+    assert [p.name for p in folder.rglob("*")] == ["state", "run.json"]

@@ -128,6 +128,44 @@ def test_ctrl_c_ends_every_process_and_resume_goes_on_from_there(
     assert not (job / "trains-a-2").exists(), "what had arrived before the interrupt counts"
 
 
+def test_a_run_that_is_complete_goes_on_with_more_rounds_and_says_so_and_never_with_fewer(
+    new_job: Callable[..., Job],
+) -> None:
+    job = new_job(SCRIPT, "abc", workflow={"rounds": 1, "quorum": 2})
+    run = job.run()
+    document = job.document()
+    document["spec"]["workflow"]["rounds"] = 2
+    document["spec"]["sites"] = [{"name": name} for name in "abd"]
+    job.write(document)
+    assert [r.contributors for r in job.run("--resume").history][1:] == [("a", "b", "d")]
+    for said in (
+        "changed since attempt 1: spec.workflow.rounds: 1 -> 2: 1 are complete, 1 are left",
+        "changed since attempt 1: spec.sites[c]: present -> none: takes no part any more; completed rounds keep its share",
+        "changed since attempt 1: spec.sites[d]: none -> present: takes part from now on",
+    ):
+        assert said in job.output.splitlines()
+    document["spec"]["workflow"]["rounds"] = 1
+    job.write(document)
+    before = (run.folder / "job.yaml").read_bytes()
+    job.run("--resume", code=2)
+    assert "spec.workflow.rounds: 2 -> 1: 2 rounds are complete already and cannot be undone" in job.output
+    assert (run.folder / "job.yaml").read_bytes() == before
+
+
+def test_a_site_that_had_answered_can_be_taken_out_of_the_job(
+    new_job: Callable[..., Job], until: Callable[..., Any]
+) -> None:
+    run = held(new_job, until)
+    run.popen.send_signal(signal.SIGINT)
+    assert run.wait() == 130
+    document = run.job.document()
+    document["spec"]["sites"] = [{"name": "b"}]
+    document["spec"]["workflow"]["quorum"] = 1
+    run.job.write(document)
+    (run.job / "hold-b-2").unlink()
+    assert [r.contributors for r in run.job.run("--resume").history] == [("a", "b")] * 2 + [("b",)] * 2
+
+
 def test_the_status_names_the_final_model_as_the_command_line_does(undisturbed: Started) -> None:
     path = undisturbed.folder / "model.safetensors"
     command = [sys.executable, "-m", "fedjob.cli.main", "digest", str(path)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -32,12 +33,13 @@ app = typer.Typer(
 
 JobFile = Annotated[Path, typer.Argument(help="The job: YAML, JSON or TOML.", show_default=False)]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
+_RUNS = Path("runs")
 
 
 @app.command(epilog=EXIT_CODES)
 def run(
     job: JobFile,
-    runs: Runs = Path("runs"),
+    runs: Runs = _RUNS,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this job's last run, from where it stopped.")
     ] = False,
@@ -58,22 +60,28 @@ def run(
 
     After Ctrl-C or a crash: `fedjob run examples/mnist/job.yaml --resume`
     """
-    from .. import local
+    from .. import local, run_folder
 
-    parsed = _load(job)
+    parsed, where = _load(job), _data(data or [])
     try:
-        name = parsed.metadata.name
         with local.usable(f"--runs {runs}"):
-            folder = local.last_folder(runs, name) if resume else local.next_folder(runs, name)
-        this = local.Run(parsed, folder.resolve(), job.resolve().parent, _data(data or []), metrics)
+            folder = (run_folder.latest if resume else run_folder.claim)(_expanded(runs), parsed.metadata.name)
+            this = local.Run(parsed, folder.resolve(), job.resolve().parent, where, metrics)
     except FedJobError as e:
         _refuse(str(e))
     if unused := cluster_only(parsed):
         typer.echo(f"no effect on one machine: {', '.join(unused)}", err=True)
-    raise typer.Exit(_run(this, resume, job))
+    raise typer.Exit(_run(this, resume, _again(job, runs, data or [], metrics)))
 
 
-def _run(this: object, resume: bool, job: Path) -> int:
+def _again(job: Path, runs: Path, data: list[str], metrics: bool) -> str:
+    """The command that goes on with a run, for a shell in the same folder."""
+    options = ["--resume", *(["--runs", str(runs)] if runs != _RUNS else [])]
+    options += [part for pair in data for part in ("--data", pair)]
+    return shlex.join(["fedjob", "run", str(job), *options, *(["--metrics"] if metrics else [])])
+
+
+def _run(this: object, resume: bool, again: str) -> int:
     from .. import local, supervision
     from .live import showing
 
@@ -86,7 +94,7 @@ def _run(this: object, resume: bool, job: Path) -> int:
         with showing(this.status):
             code = supervision.run_job(this, resume=resume)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; to go on: fedjob run {job} --resume", err=True)
+        typer.echo(f"interrupted; to go on: {again}", err=True)
         code = supervision.EXIT_INTERRUPTED
     except FedJobError as e:
         _refuse(str(e))
@@ -217,8 +225,16 @@ def _data(pairs: list[str]) -> dict[str, Path]:
         name, separator, path = pair.partition("=")
         if not separator or not name or not path:
             _refuse(f"--data {pair}: got no NAME=PATH, e.g. --data cohort-2024=/srv/cohort")
-        found[name] = Path(path)
+        found[name] = _expanded(Path(path))
     return found
+
+
+def _expanded(path: Path) -> Path:
+    """With a home folder in place of a tilde: a shell leaves the one of `--runs=~/r` alone, and of `--data my-data=~/d`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no such user: a name like any other
+        return path
 
 
 def _interrupt(*_: object) -> NoReturn:
