@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -25,7 +26,17 @@ from .conclusion import Conclusion
 from .errors import ConfigError, StateError
 from .herald import Herald
 from .model import ParamsType
-from .records import HISTORY_FILE, METRICS_FILE, STATUS_FILE, Status, read_history, read_status
+from .records import (
+    HISTORY_FILE,
+    METRICS_FILE,
+    STATUS_FILE,
+    JobRef,
+    Progress,
+    SiteStatus,
+    Status,
+    read_history,
+    read_status,
+)
 from .restarts import Budget
 from .stored import write_whole
 from .tls import SERVER_ENVIRONMENT
@@ -55,6 +66,7 @@ class Process:
     restarts: int = 0
     due: float | None = None  # monotonic time of the next start
     given_up: str = ""
+    said: int = 0  # where its own words begin in its log, which earlier processes have begun
 
 
 @dataclass
@@ -73,22 +85,34 @@ class Run:
     metrics: dict[str, str] = field(default_factory=dict)  # process -> host:port
     processes: dict[str, Process] = field(default_factory=dict)
     herald: Herald = field(default_factory=Herald)
+    unwritten: str = ""  # the file that people would read, and why it could not be written
 
     def conclusion(self) -> Conclusion | None:
         """How the job has ended, None while it goes on."""
         try:
             return conclusion.load(self.folder / "state", self.attempt, self.job.model_dump_json())
-        except StateError:
+        except (StateError, OSError):
             return None
 
+    def first_status(self) -> Status:
+        """What there is to say before the server has said anything."""
+        job = JobRef(self.job.metadata.name, self.uid, self.attempt)
+        sites = tuple(SiteStatus(site.name) for site in self.job.spec.sites)
+        return Status(job, progress=Progress(total_rounds=self.job.spec.workflow.rounds), sites=sites)
+
     def status(self) -> Status | None:
-        """The server's status, with what only the runner knows: restarts, and sites that were given up."""
+        """The server's status, with what only the runner knows: restarts, and sites that were given up.
+
+        None before the server of this attempt has written one. How the job ended is told even if the status could not say it.
+        """
         try:
             status = read_status(self.folder / STATUS_FILE)
         except (OSError, ValueError):
             return None
-        if status is None or not self.processes:
-            return status
+        if status is None or not self.processes or status.job.attempt != self.attempt:
+            return None
+        if not status.ended and (end := self.conclusion()):
+            status = replace(status, state=end.state, reason=end.reason, message=end.message)
         known = {p.name: p for p in list(self.processes.values())}
         sites = tuple(
             replace(s, restarts=known[s.name].restarts, message=s.message or known[s.name].given_up)
@@ -113,22 +137,35 @@ def prepared(run: Run, *, resume: bool) -> Iterator[Run]:
 
     Raises ConfigError, naming the field, for what the job asks and this machine does not have.
     """
-    state = run.folder / "state"
     with usable(f"--runs {run.folder.parent}"):
         (run.folder / "logs").mkdir(parents=True, exist_ok=True)
-        state.mkdir(exist_ok=True)
-    run.keys = Path(tempfile.mkdtemp(prefix=_KEYS_PREFIX))
+        (run.folder / "state").mkdir(exist_ok=True)
+    with usable("TMPDIR"):
+        run.keys = Path(tempfile.mkdtemp(prefix=_KEYS_PREFIX))
     try:
-        with (state / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(f"{run.folder}: another `fedjob run` is at work in this folder") from None
-            _remember(run, resume)
-            _write_inputs(run)
+        with _locked(run):
+            with usable(str(run.folder)):
+                _remember(run, resume)
+                _write_inputs(run)
             yield run
     finally:
         shutil.rmtree(run.keys, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    """Alone in the run's folder. Raises ConfigError."""
+    with contextlib.ExitStack() as stack:
+        with usable(str(run.folder)):
+            lock = stack.enter_context((run.folder / "state" / "lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{run.folder}: another `fedjob run` is at work in this folder") from None
+        except OSError as e:  # a network file system without locks
+            where = "name a folder on another file system with --runs"
+            raise ConfigError(f"{lock.name}: cannot be locked: {e.strerror}; {where}") from e
+        yield
 
 
 # ---------------------------------------------------------------------------------------------------- inputs
@@ -277,7 +314,22 @@ def _site_process(run: Run, site: Site, directory: Path) -> Process:
     if site.data is not None:
         environment[configuration.DATA_VARIABLE] = str(_data(run, site))
     budget = Budget(policy.site_restarts, policy.refill_on_rounds)
+    _check_program(spec.trainer.command[0], directory, environment)
     return Process(site.name, _command(run.job), directory, environment, budget)
+
+
+def _check_program(program: str, directory: Path, environment: Mapping[str, str]) -> None:
+    """Raise ConfigError if the training script's program is not there: once, and not as the death of each site."""
+    if program in ("python", "python3"):
+        return
+    with usable(f"spec.trainer.command: cannot start {program!r}"):
+        place = directory / program
+        if "/" in program and not place.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if "/" in program and not (place.is_file() and os.access(place, os.X_OK)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if "/" not in program and shutil.which(program, path=environment.get("PATH")) is None:
+            raise FileNotFoundError(errno.ENOENT, f"{os.strerror(errno.ENOENT)} in PATH")
 
 
 def _command(job: FederatedJob) -> list[str]:

@@ -75,6 +75,9 @@ def main() -> int:
     except FedJobError as e:
         log.error("%s: %s", type(e).__name__, e)
         return EXIT_SOFTWARE if isinstance(e, TransportError) else EXIT_USAGE  # a port that is taken may be free later
+    except Exception:  # Python's own code for it, 1, would be a verdict
+        log.exception("the server crashed; it may be started again")
+        return EXIT_SOFTWARE
 
 
 async def _run(config: ServerConfig) -> int:
@@ -107,9 +110,9 @@ async def _run(config: ServerConfig) -> int:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        write_status(config.run / STATUS_FILE, status(story, session))
         await _say_how_it_ended(config, story, session)
-        await grpc_server.stop(grace=1.0)
+        with contextlib.suppress(Exception):
+            await grpc_server.stop(grace=1.0)
 
 
 def _facts(config: ServerConfig, session: Session) -> dict[str, Any]:
@@ -205,12 +208,19 @@ async def _watch_certificate(keyring: Keyring, folder: Path, conditions: Conditi
 
 
 async def _say_how_it_ended(config: ServerConfig, story: Story, session: Session) -> None:
-    """To whoever looks at the process after its end: a line in the file that it was given, and a last report."""
-    if config.termination is not None and story.reason:
-        with contextlib.suppress(OSError):
+    """To whoever looks: the status, the file that the process was given, a last report. None of it decides how the job ended."""
+    last = status(story, session)
+    try:
+        if config.termination is not None and story.reason:
             config.termination.write_bytes(conclusion.last_words(story.reason, story.message))
+        write_status(config.run / STATUS_FILE, last)
+    except OSError as e:
+        log.error("the last status cannot be written: %s", e)
     if config.report is not None:
-        await progress_push.farewell(config.report, config.tls, status(story, session))
+        try:
+            await progress_push.farewell(config.report, config.tls, last)
+        except Exception:
+            log.exception("the last report cannot be sent")
 
 
 def _conclude(config: ServerConfig, story: Story, session: Session) -> int:
@@ -378,20 +388,19 @@ def _initial_model(config: ServerConfig, session: Session) -> Tree:
 def _offered(config: ServerConfig, session: Session) -> tuple[str, Tree]:
     """The first model that a site offers, required sites asked first, and whose it is."""
     required = config.job.spec.required_sites
-    why = []
+    why, declined = [], False
     for name in sorted(session.clients, key=lambda n: (n not in required, n)):
         try:
             model = session.ask(name, Offer()).parts["params"]
         except PeerFailed as e:
             log.info("no initial model from %s", e)
             why.append(str(e))
+            declined = declined or e.reason == "Declined"
         else:
             log.info("initial model from %s", name)
             return name, model
-    raise JobFailed(
-        "NoInitialModel",
-        f"no site offered one ({'; '.join(why)}); call fedjob.init(model.state_dict()) or set spec.model.initial",
-    )
+    advice = "; call fedjob.init(model.state_dict()) or set spec.model.initial" if declined else ""
+    raise JobFailed("NoInitialModel", f"no site offered one ({'; '.join(why)}){advice}")
 
 
 def _file(model: Tree) -> Stored:

@@ -92,8 +92,8 @@ class Session:
         except JobFailed as e:
             if e.reason != "QuorumNotMet":
                 raise
-            refusal = self._ledger.last(task.kind).out.get(to)
-            reason, message = (refusal.reason, refusal.message) if refusal else ("PeerLost", e.message)
+            refusal, left = self._ledger.last(task.kind).out.get(to), self._ledger.sites[to].left
+            reason, message = (refusal.reason, refusal.message) if refusal else ("PeerLost", left or e.message)
             raise PeerFailed(to, reason, message) from None
 
     def ask_all(self, to: Sequence[str], task: Task, *, quorum: int = 1, close: Close = "Deadline") -> Iterator[Answer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import queue
@@ -19,12 +20,15 @@ from . import identity, warden
 from .api import FailureRule
 from .conclusion import Conclusion
 from .errors import ConfigError, NotWanted, StaleAttempt
+from .last_words import last_words
 from .local import ADDRESS, SERVER, Process, Run, prepared
 from .records import STATUS_FILE, Status, write_status
 from .restarts import End, delay_seconds, fitting, spend
 
 EXIT_INTERRUPTED = 130
-_SERVER_FINAL = {0, 1, 2, 143}  # exit codes of a server that is not started again
+_SERVER_REFUSES, _SERVER_STOPPED = 2, 143  # exit codes of a server that is not started again
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT}  # may pass
+_CANNOT_START = 126
 _NOT_WANTED = {NotWanted.exit_code, StaleAttempt.exit_code}  # a newer process of the site is at work
 _GRACE_SECONDS = 10.0
 _OVERTIME_SECONDS = 120.0  # past the job's deadlines, for a server that hangs
@@ -57,7 +61,7 @@ def supervise(run: Run) -> int:
         _stop(run)
         run.herald.close()
         if status := run.status():
-            write_status(run.folder / STATUS_FILE, status)
+            _write_status(run, status)
 
 
 def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float) -> int | None:
@@ -78,17 +82,34 @@ def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float)
                 _start(run, process, exits)
         return None
     process.started = None
-    if process.name == SERVER and code in _SERVER_FINAL:
-        _await_sites(run, exits)
-        return code
     if process.name == SERVER:
-        return _again(run, process, code)
+        return _server_ended(run, exits, process, code)
     if run.conclusion() is not None or code in _NOT_WANTED:
         return None
     if code == 0:
-        _say_final(run, process, "ScriptEnded", "the script ended by itself before the job, with exit code 0")
+        _say_final(run, process, "ScriptEnded", _left_early(run, process))
         return None
     return _again(run, process, code)
+
+
+def _server_ended(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], server: Process, code: int) -> int | None:
+    """The job's exit code, if this is its end. A verdict is one that is on the disk: any crash of Python may end with 1."""
+    end = run.conclusion()
+    if code in (0, 1) and end is not None:
+        _await_sites(run, exits)
+        return 0 if end.state == "Complete" else 1
+    if code == _SERVER_REFUSES:
+        _end(
+            run,
+            Conclusion(
+                "Failed", "ServerNotStarted", f"{last_words(_log_path(run, SERVER), server.said)}; see logs/server.log"
+            ),
+        )
+        return code
+    if code == _SERVER_STOPPED:
+        _await_sites(run, exits)
+        return code
+    return _again(run, server, code)
 
 
 def _again(run: Run, process: Process, code: int) -> int | None:
@@ -100,7 +121,7 @@ def _again(run: Run, process: Process, code: int) -> int | None:
     ignored = rule is not None and rule.action == "Ignore"
     budget = process.budget if ignored else spend(process.budget, status.progress.completed_rounds if status else 0)
     if budget is None:
-        process.given_up = f"ended with {_exit_text(code)}, {process.budget.allowed} restarts used up"
+        process.given_up = f"ended with {_how(run, process, code)}, {process.budget.allowed} restarts used up"
         log.warning("%s %s; see %s", process.name, process.given_up, _log_path(run, process.name))
         if process.name == SERVER:
             end = run.conclusion() or Conclusion(
@@ -112,13 +133,13 @@ def _again(run: Run, process: Process, code: int) -> int | None:
         return None
     process.budget, process.restarts = budget, process.restarts + 1
     process.due = time.monotonic() + delay_seconds(process.restarts if ignored else budget.used)
-    log.warning("%s ended with %s; restart %d", process.name, _exit_text(code), process.restarts)
+    log.warning("%s ended with %s; restart %d", process.name, _how(run, process, code), process.restarts)
     return None
 
 
 def _by_rule(run: Run, process: Process, code: int, rule: FailureRule) -> int | None:
     """A rule ends a site, or the job: its exit code, unless the server had ended it already."""
-    process.given_up = f"ended with {_exit_text(code)}: rule {rule.name} of failurePolicy: {rule.action}"
+    process.given_up = f"ended with {_how(run, process, code)}: rule {rule.name} of failurePolicy: {rule.action}"
     log.warning("%s %s; see %s", process.name, process.given_up, _log_path(run, process.name))
     if rule.action == "FailSite":
         _say_final(run, process, "SiteFailedByRule", process.given_up)
@@ -137,8 +158,16 @@ def _say_final(run: Run, site: Process, reason: str, message: str) -> None:
 
 def _end(run: Run, end: Conclusion) -> None:
     """What a server that is gone for good could not say itself."""
-    status = replace(run.status() or Status(), state=end.state, reason=end.reason, message=end.message)
-    write_status(run.folder / STATUS_FILE, status)
+    status = run.status() or run.first_status()
+    _write_status(run, replace(status, state=end.state, reason=end.reason, message=end.message))
+
+
+def _write_status(run: Run, status: Status) -> None:
+    """What people read never decides how a job ends."""
+    try:
+        write_status(run.folder / STATUS_FILE, status)
+    except OSError as e:
+        run.unwritten = f"{STATUS_FILE}: {e.strerror}"
 
 
 def _await_sites(run: Run, exits: queue.SimpleQueue[tuple[Process, int]]) -> None:
@@ -157,8 +186,9 @@ def _await_sites(run: Run, exits: queue.SimpleQueue[tuple[Process, int]]) -> Non
 
 def _start(run: Run, process: Process, exits: queue.SimpleQueue[tuple[Process, int]]) -> None:
     process.due = None
-    with _log_path(run, process.name).open("ab") as out:
-        try:
+    try:
+        with _log_path(run, process.name).open("ab") as out:
+            process.said = out.tell()
             started = subprocess.Popen(
                 process.command,
                 cwd=process.directory,
@@ -169,8 +199,12 @@ def _start(run: Run, process: Process, exits: queue.SimpleQueue[tuple[Process, i
                 start_new_session=True,  # Ctrl-C is for the runner, which ends the others in order
                 preexec_fn=_die_with_parent,
             )
-        except OSError as e:
-            raise ConfigError(f"spec.trainer.command: cannot start {process.command[0]!r}: {e.strerror}") from e
+    except OSError as e:
+        if process.restarts and e.errno in _NO_ROOM:
+            log.warning("%s cannot be started: %s", process.name, e.strerror)
+            exits.put((process, _CANNOT_START))
+            return
+        raise ConfigError(f"{process.name}: cannot start {process.command[0]!r}: {e.strerror}") from e
     process.started = started
     threading.Thread(target=_await_end, args=(process, started, exits), daemon=True).start()
 
@@ -215,8 +249,19 @@ def _last_signal(process: Process) -> signal.Signals:
     return warden.END_NOW if tuple(process.command[1:3]) == warden.MODULE else signal.SIGKILL
 
 
-def _exit_text(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+def _how(run: Run, process: Process, code: int) -> str:
+    """The exit code and what the process said last; one that was ended by a signal had no say in it."""
+    if code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    said = last_words(_log_path(run, process.name), process.said)
+    return f"exit code {code}" + (f": {said}" if said else "")
+
+
+def _left_early(run: Run, site: Process) -> str:
+    status = run.status()
+    absent = status is not None and any(s.name == site.name and s.state == "Absent" for s in status.sites)
+    before = "it had called fedjob.init()" if absent else "the job"
+    return f"the script ended by itself before {before}, with exit code 0"
 
 
 def _log_path(run: Run, name: str) -> Path:

@@ -195,6 +195,7 @@ import fedjob
 
 subprocess.Popen(["sleep", "600"])
 if os.environ.get("ENDS"):
+    print("no data here", flush=True)
     os._exit(3)
 fedjob.init({"w": np.zeros(10, np.float32)})
 while fedjob.is_running():
@@ -210,9 +211,9 @@ def test_a_site_whose_restarts_are_used_up_is_given_up_and_the_others_go_on(
     run = job.run()
     assert [r.contributors for r in run.history] == [("a",)] * 3
     assert run.missing(2) == {"b": "PeerLost"}
-    assert "ended with exit code 3, 1 restarts used up" in run.history[2].missing[0].message
+    assert "ended with exit code 3: no data here, 1 restarts used up" in run.history[2].missing[0].message
     assert run.site("b")["restarts"] == 1
-    assert "b ended with exit code 3, 1 restarts used up; see" in job.output
+    assert "b ended with exit code 3: no data here, 1 restarts used up; see" in job.output
     assert "site b: RestartBudgetExhausted" in run.log("server")
     assert left_of(job) == {}
 
@@ -236,7 +237,7 @@ def test_a_command_that_does_not_exist_is_one_clear_line_and_a_second_run_has_a_
     job = new_job(SCRIPT, "ab", workflow=WORKFLOW, trainer={"command": ["trayn", "train.py"]})
     job.run(code=2)
     said = [line for line in job.output.splitlines() if "trayn" in line]
-    assert said == ["spec.trainer.command: cannot start 'trayn': No such file or directory"]
+    assert said == ["spec.trainer.command: cannot start 'trayn': No such file or directory in PATH"]
     assert "Traceback" not in job.output
     document = job.document()
     document["spec"]["trainer"]["command"] = ["python", "train.py"]
@@ -244,6 +245,17 @@ def test_a_command_that_does_not_exist_is_one_clear_line_and_a_second_run_has_a_
     job.write(document)
     assert job.run().folder.name == "job-02"
     assert "model   runs/job-02/model.safetensors" in job.output
+
+
+def test_a_script_that_dies_before_init_says_why_wherever_people_look(new_job: Callable[..., Job]) -> None:
+    job = new_job("import not_there_at_all", "a", workflow={"rounds": 1}, failurePolicy={"siteRestarts": 0})
+    run = job.run(code=1)
+    why = "ended with exit code 1: ModuleNotFoundError: No module named 'not_there_at_all'"
+    for said in (*[line for line in job.output.splitlines() if line.startswith(("failed:", "job job failed"))],
+                 run.status["message"], run.site("a")["message"]):  # fmt: skip
+        assert why in said
+    assert "fedjob.init" not in run.status["message"], "it would not help"
+    assert why in (run.folder / "report.html").read_text().replace("&#39;", "'")
 
 
 @pytest.mark.parametrize(

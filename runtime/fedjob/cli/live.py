@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.columns import Columns
@@ -60,13 +60,21 @@ _ORDER: tuple[SiteState, ...] = (
 def showing(latest: Latest, console: Console | None = None) -> Iterator[None]:
     """Show a run while the body of the `with` drives it, and show its last status at the end."""
     stop = threading.Event()
-    thread = threading.Thread(target=watch, args=(latest, stop, console or Console()), name="live-view", daemon=True)
+    thread = threading.Thread(
+        target=_watch_while_heard, args=(latest, stop, console or Console()), name="live-view", daemon=True
+    )
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
+
+
+def _watch_while_heard(latest: Latest, stop: threading.Event, console: Console) -> None:
+    """Watch, until nobody takes what is printed: the job goes on all the same."""
+    with suppress(OSError):
+        watch(latest, stop, console)
 
 
 def watch(latest: Latest, stop: threading.Event, console: Console) -> Status | None:

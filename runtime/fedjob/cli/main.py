@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import os
 import shlex
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -70,7 +73,7 @@ def run(
     except FedJobError as e:
         _refuse(str(e))
     if unused := cluster_only(parsed):
-        typer.echo(f"no effect on one machine: {', '.join(unused)}", err=True)
+        _say(f"no effect on one machine: {', '.join(unused)}")
     raise typer.Exit(_run(this, resume, _again(job, runs, data or [], metrics)))
 
 
@@ -89,39 +92,66 @@ def _run(this: object, resume: bool, again: str) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     folder = Path(os.path.relpath(this.folder))
-    typer.echo(f"{'resuming' if resume else 'running'} {this.job.metadata.name} in {folder}", err=True)
+    _say(f"{'resuming' if resume else 'running'} {this.job.metadata.name} in {folder}")
     try:
         with showing(this.status):
             code = supervision.run_job(this, resume=resume)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; to go on: {again}", err=True)
+        _say(f"interrupted; to go on: {again}")
         code = supervision.EXIT_INTERRUPTED
     except FedJobError as e:
         _refuse(str(e))
-    _conclude(folder, code)
+    _conclude(this, folder, code)
     return code
 
 
-def _conclude(folder: Path, code: int) -> None:
-    """The table of sites, and where everything is."""
+def _conclude(this: object, folder: Path, code: int) -> None:
+    """The table of sites, and where everything is. Nothing here decides how the job ended, be the disk full or nobody listening."""
+    from .. import local
+    from ..report import build
+
+    assert isinstance(this, local.Run)
+    page = None
+    try:
+        page = build(folder)
+    except (OSError, ValueError) as e:
+        this.unwritten = this.unwritten or f"report.html: {getattr(e, 'strerror', None) or e}"
+    try:
+        _print_end(this, folder, code, page)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as e:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in Python's buffer goes there, and raises no more
+        if not isinstance(e, BrokenPipeError):  # whoever reads no further knows
+            _say(f"stdout: {e.strerror}")
+    if this.unwritten:
+        _say(f"not written: {this.unwritten}; `fedjob report {folder}` writes the report once there is room")
+
+
+def _print_end(this: object, folder: Path, code: int, page: Path | None) -> None:
     from rich.console import Console
 
-    from ..records import STATUS_FILE, read_status
-    from ..report import build
+    from .. import local
     from .live import final_table, saving_text
 
-    page = build(folder)
-    console = Console()
+    assert isinstance(this, local.Run)
     if code == 0:
-        console.print(final_table(folder))
-    elif (status := read_status(folder / STATUS_FILE)) and status.state == "Failed":
-        typer.echo(f"failed: {status.reason}: {status.message}", err=True)
-        typer.echo(f"logs:   {folder / 'logs'}", err=True)
-    if code == 0:
-        if saving := saving_text(folder):
-            typer.echo(f"moved   {saving}")
+        with contextlib.suppress(ValueError):  # a broken file is what the report could not be built from
+            Console().print(final_table(folder))
+            if saving := saving_text(folder):
+                typer.echo(f"moved   {saving}")
         typer.echo(f"model   {folder / 'model.safetensors'}")
-    typer.echo(f"report  {page if not page.is_absolute() else Path(os.path.relpath(page))}")
+    elif (status := this.status()) and status.state == "Failed":
+        _say(f"failed: {status.reason}: {status.message}")
+        _say(f"logs:   {folder / 'logs'}")
+    if page is not None:
+        typer.echo(f"report  {page if not page.is_absolute() else Path(os.path.relpath(page))}")
+
+
+def _say(line: str) -> None:
+    """To stderr, if anybody listens."""
+    with contextlib.suppress(OSError):
+        typer.echo(line, err=True)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -242,12 +272,15 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _refuse(message: str) -> NoReturn:
-    typer.echo(message, err=True)
+    _say(message)
     raise typer.Exit(2)
 
 
 def main() -> None:
     """Entry point of `fedjob` and `kubectl fedjob`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale that has no "…" is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name=cluster_commands.program())
 
 

@@ -1,0 +1,103 @@
+"""What people read never decides how a job ends: a disk that is full, a reader that is gone, a crash that looks like a verdict."""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob import conclusion, config, local, supervision
+from fedjob.conclusion import Conclusion
+
+if TYPE_CHECKING:
+    from conftest import Hosted, Job
+
+# When the job is over, nothing can take the names of the files that people would read.
+SCRIPT = """
+import os
+from pathlib import Path
+import numpy as np
+import fedjob
+
+fedjob.init({"w": np.zeros(4, np.float32)})
+while fedjob.is_running():
+    fedjob.send(fedjob.FLModel(params=fedjob.receive().params))
+run = Path(os.environ["RUN"])
+for name in ("status.json", "report.html"):
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+"""
+
+
+def without_server(host: Callable[..., Hosted]) -> local.Run:
+    """A run whose server has just died."""
+    hosted = host("a", workflow={"rounds": 1})
+    hosted.popen.kill()
+    hosted.wait()
+    return hosted.run
+
+
+def test_a_job_whose_last_files_cannot_be_written_and_whose_output_nobody_takes_is_complete(
+    new_job: Callable[..., Job],
+) -> None:
+    job = new_job(SCRIPT, "a", workflow={"rounds": 1})
+    document = job.document()
+    folder = job / "runs" / "job-01"
+    document["spec"]["trainer"]["env"] = [{"name": "RUN", "value": str(folder)}]
+    job.write(document)
+    command = [sys.executable, "-m", "fedjob.cli.main", "run", "job.yaml"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, cwd=job.folder, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == [
+        "running job in runs/job-01", "stdout", "not written",
+    ]  # fmt: skip
+    assert (folder / "model.safetensors").exists()
+
+
+def test_a_server_that_cannot_start_for_no_fault_of_its_configuration_ends_with_70(
+    host: Callable[..., Hosted], tmp_path: Path
+) -> None:
+    """Python ends with 1 by itself, which would be the verdict that the job has failed."""
+    run = host("a", workflow={"rounds": 1})
+    path = run.run.keys / "server.json"
+    (tmp_path / "file").touch()
+    config.write(path, config.read_server(path).model_copy(update={"run": tmp_path / "file" / "run"}))
+    done = subprocess.run(
+        [sys.executable, "-m", "fedjob.server", str(path)], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 70, done.stderr.decode()
+
+
+def test_an_exit_code_of_the_server_is_a_verdict_only_if_the_verdict_is_on_the_disk(
+    host: Callable[..., Hosted],
+) -> None:
+    run = without_server(host)
+    server = run.processes[local.SERVER]
+    exits: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for code in (0, 1):
+        assert supervision._server_ended(run, exits, server, code) is None
+        assert server.due is not None
+        server.due = None
+    conclusion.save(run.folder / "state", 1, run.job.model_dump_json(), Conclusion("Failed", "QuorumNotMet"))
+    assert supervision._server_ended(run, exits, server, 1) == 1
+    assert server.due is None
+
+
+def test_a_server_that_refuses_its_configuration_says_why(host: Callable[..., Hosted]) -> None:
+    run = without_server(host)
+    (run.folder / "logs" / "server.log").write_text("ConfigError: server.json: not a configuration\n")
+    server = run.processes[local.SERVER]
+    assert supervision._server_ended(run, queue.SimpleQueue(), server, 2) == 2
+    status = run.status()
+    assert status is not None
+    assert (status.state, status.message) == (
+        "Failed", "ConfigError: server.json: not a configuration; see logs/server.log",
+    )  # fmt: skip
