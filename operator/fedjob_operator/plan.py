@@ -88,4 +88,4 @@ def with_status(raw: Mapping[str, Any], status: Manifest) -> Manifest:
 
 def digest(manifest: Manifest) -> str:
     """A digest of what we want an object to be; it travels in an annotation of the object."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -17,7 +17,7 @@ import pytest
 from fedjob_operator import names, pki
 from fedjob_operator.desired import job as hub
 from fedjob_operator.desired import site_job as site
-from fedjob_operator.desired.policy import assignment_digest
+from fedjob_operator.desired.approval import assignment_digest
 from fedjob_operator.observed import read_pod
 from fedjob_operator.plan import Plan
 from fedjob_operator.routes import Key
@@ -85,7 +85,7 @@ class World:
     def approve_all(self) -> None:
         """A site's administrator says yes to each assignment as it is."""
         for raw in [raw for (kind, _, _), raw in self.objects.items() if kind == names.SITE_JOB.name]:
-            approval = {"decision": "Approved", "digest": assignment_digest(raw)}
+            approval = {"decision": "Approved", "digest": assignment_digest(raw["spec"])}
             place = raw["metadata"]["namespace"], raw["metadata"]["name"]
             self.put(names.SITE_JOB, *place, spec={**raw["spec"], "approval": approval})
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjob_operator.desired.policy import assignment_digest, authorities, judge, scrape_from, words_stay
+from fedjob_operator.desired.policy import authorities, judge, scrape_from, words_stay
 from fedjob_operator.quantity import number
 from fedjob_operator.settings import CaBundle
 
@@ -235,45 +235,6 @@ def test_a_toleration_is_let_in_exactly_if_it_opens_no_node_that_the_listed_one_
 
 def test_data_without_a_volume_is_a_reason_of_its_own() -> None:
     assert judge(changed(POLICY, "spec.data", []), {"spec": SPEC}, NOW)[0].reason == "DataNotFound"
-
-
-def test_a_person_decides_on_this_assignment_and_on_no_other() -> None:
-    manual = changed(POLICY, "spec.rules.0.approval", "Manual")
-    state, _ = judge(manual, {"spec": SPEC}, NOW)
-    assert (state.status, state.reason) == ("Unknown", "NeedsApproval")
-    digest = assignment_digest({"spec": SPEC})
-    assert digest in state.message
-    approved = {**SPEC, "approval": {"decision": "Approved", "digest": digest}}
-    assert judge(manual, {"spec": approved}, NOW)[0].status == "True"
-    assert judge(manual, {"spec": {**approved, "suspend": False}}, NOW)[0].status == "True"
-    denied = {**SPEC, "approval": {"decision": "Denied", "digest": digest}}
-    assert judge(manual, {"spec": denied}, NOW)[0].reason == "Denied"
-    other = changed(approved, "trainer.image", "reg.example:5000/team/other:1")
-    assert judge(manual, {"spec": other}, NOW)[0].reason == "NeedsApproval"
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("authorities", "-----BEGIN CERTIFICATE-----"),
-        ("server", {"address": "elsewhere:8443", "name": "elsewhere"}),
-        ("restarts", {"allowed": 3, "forgiven": 2}),
-        ("suspend", False),
-        ("job.attempt", 2),
-        ("serverLostSeconds", 60),
-    ],
-)
-def test_what_changes_while_a_job_runs_needs_no_other_approval(path: str, value: Any) -> None:
-    assert assignment_digest({"spec": changed(SPEC, path, value)}) == assignment_digest({"spec": SPEC})
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["trustDomain", "job.uid", "job.namespace", "site", "workflow.rounds", "trainer.image", "trainer.files", "trainer.env",
-     "trainer.resources", "data"],
-)  # fmt: skip
-def test_what_a_person_judges_does(path: str) -> None:
-    assert assignment_digest({"spec": changed(SPEC, path, "other")}) != assignment_digest({"spec": SPEC})
 
 
 floors = st.fixed_dictionaries(

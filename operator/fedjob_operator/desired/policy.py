@@ -14,14 +14,11 @@ from typing import Any
 from fedjob.api.globs import fits_path
 
 from ..observed import Raw, moment
-from ..plan import digest
 from ..settings import CA_KEY, CaBundle
-from . import floor
+from . import approval, floor
 from .conditions import FALSE, TRUE, UNKNOWN, State
 
 _MAX_SHOWN = 200  # characters of a command in a message
-
-_JUDGED = ("trustDomain", "site", "sites", "workflow", "exchange", "trainer", "scheduling", "data")
 
 
 def judge(policy: Raw | None, site_job: Raw, now: datetime) -> tuple[State, Raw | None]:
@@ -42,7 +39,7 @@ def judge(policy: Raw | None, site_job: Raw, now: datetime) -> tuple[State, Raw 
         return State(FALSE, "DataNotFound", f"spec.data of the SitePolicy has no entry {spec['data']}"), None
     if rule.get("approval", "Manual") == "Automatic":
         return State(TRUE, "Accepted", f"rule {rule['name']}"), entry
-    return _approved(rule, site_job), entry
+    return approval.word(rule["name"], spec), entry
 
 
 def authorities(policy: Raw | None) -> CaBundle | None:
@@ -66,24 +63,6 @@ def words_stay(policy: Raw | None) -> bool:
     """Whether what a script said last is told to nobody outside."""
     floor: Raw = policy["spec"].get("floor") or {} if policy is not None else {}
     return bool((floor.get("exchange") or {}).get("lastWords") == "ExitCode")
-
-
-def assignment_digest(site_job: Raw) -> str:
-    """What an approval is for: what a person judges. Certificates of the hub, its budgets and the server's address may change meanwhile."""
-    spec = site_job["spec"]
-    judged = {key: spec[key] for key in _JUDGED if key in spec}
-    return digest({**judged, "job": {key: value for key, value in spec["job"].items() if key != "attempt"}})
-
-
-def _approved(rule: Raw, site_job: Raw) -> State:
-    approval: Raw = site_job["spec"].get("approval") or {}
-    wanted = assignment_digest(site_job)
-    if approval.get("digest") != wanted:
-        how = f"set spec.approval to {{decision: Approved, digest: {wanted}}} or {{decision: Denied, digest: {wanted}}}"
-        return State(UNKNOWN, "NeedsApproval", f"rule {rule['name']} leaves it to a person: {how}")
-    if approval["decision"] == "Approved":
-        return State(TRUE, "Accepted", f"rule {rule['name']}, approved by {approval.get('by') or 'a person'}")
-    return State(FALSE, "Denied", f"denied by {approval.get('by') or 'a person'}")
 
 
 def _fitting(rules: Raw, spec: Raw, now: datetime) -> tuple[Raw | None, list[str]]:

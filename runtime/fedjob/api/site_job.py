@@ -92,8 +92,8 @@ class Approval(Part):
         max_length=64,
         pattern=r"^[0-9a-f]+$",
         title="hexadecimal digits",
-        description="Of the assignment that was judged, from the message of the condition Accepted. Another assignment is "
-        "judged anew.",
+        description="Of the assignment that was judged: all 64 digits, from the message of the condition Accepted. Another "
+        "assignment is judged anew.",
     )
     by: str | None = Field(default=None, max_length=253, title="text", description="Who decided.")
 

@@ -1,0 +1,194 @@
+"""A person's word binds to everything that was asked, and to nothing else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cluster.samples import sample
+from fedjob.api import SiteJobSpec
+from fedjob_operator.desired.approval import assignment_digest
+from fedjob_operator.desired.policy import judge
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+POLICY = {
+    "spec": {
+        "rules": [{"name": "trial", "images": [{"repository": "registry.example/*"}], "inlineCode": "Allow", "env": ["LR"]}],
+        "data": [{"name": "scans", "claim": "scans-2030"}],
+        "floor": {
+            "pod": {
+                "queueNames": ["gpus"],
+                "priorityClassNames": ["research"],
+                "tolerations": [{"operator": "Exists"}],
+            }
+        },
+        "pods": {"runtimeClassName": "nvidia"},
+    }
+}
+# What the hub changes while a job runs, whatever its author does, and the approval itself.
+UNJUDGED = {"suspend", "authorities", "job.attempt", "restarts.forgiven", "approval"}
+
+Path = tuple[str | int, ...]
+
+
+def asked() -> dict[str, Any]:
+    """The spec of an assignment that sets every field, with no word on it."""
+    spec = SiteJobSpec.model_validate(sample("SiteJob")["spec"]).model_dump(mode="json", by_alias=True)
+    spec["trainer"]["image"] = "registry.example/digits@sha256:" + "0" * 64
+    spec["workflow"]["stopWhen"]["value"] = 0.5
+    spec["exchange"]["include"] = ["*lora*"]
+    spec["scheduling"] |= {"priorityClassName": "research", "runtimeClassName": "nvidia"}
+    spec["scheduling"]["tolerations"].append({"key": "k", "operator": "Equal", "value": "v", "effect": "NoExecute"})
+    spec["restarts"]["rules"].append({"name": "oom", "onReasons": ["OOMKilled"], "action": "FailJob"})
+    spec["workflow"]["quorum"] = 1
+    del spec["approval"]
+    return spec
+
+
+def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every value that is no mapping and no list, with the way to it."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if parts is None:
+        yield path, value
+        return
+    for key, part in parts:
+        yield from leaves(part, (*path, key))
+
+
+def put(base: Any, path: Path, value: Any) -> Any:
+    """A copy with one value changed."""
+    made = copy.deepcopy(base)
+    *parents, last = path
+    at = made
+    for step in parents:
+        at = at[step]
+    at[last] = value
+    return made
+
+
+def words(schema: Any) -> Iterator[Any]:
+    """Every value that some field lists."""
+    if isinstance(schema, dict):
+        yield from schema.get("enum", ())
+        for part in schema.values():
+            yield from words(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from words(part)
+
+
+LISTED = sorted(set(words(SiteJobSpec.model_json_schema())))
+
+
+def others(value: Any) -> list[Any]:
+    """Values near `value`; most fields allow one of them."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 1, value - 1]
+    return [f"{value}x", f"{value}1", f"1{value}", "1", "2Gi", "other", "10000", *LISTED]
+
+
+def valid(spec: Any) -> bool:
+    try:
+        SiteJobSpec.model_validate(spec)
+    except ValidationError:
+        return False
+    return True
+
+
+ALONE = {("workflow", "type"), ("restarts", "rules", 0, "role"), ("scheduling", "tolerations", 1, "operator")}
+CHANGES = [(path, value) for path, value in leaves(asked()) if value is not None]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), CHANGES, ids=lambda part: ".".join(map(str, part)) if isinstance(part, tuple) else ""
+)
+def test_a_change_of_any_field_needs_another_word_unless_the_hub_makes_it(path: Path, value: Any) -> None:
+    base = asked()
+    near = (put(base, path, other) for other in others(value) if other != value)
+    changed = next((spec for spec in near if valid(spec)), None)
+    if changed is None:  # there is no other value, or none beside the values of its neighbours
+        assert path in ALONE
+        return
+    same = assignment_digest(changed) == assignment_digest(base)
+    assert same == (".".join(map(str, path)) in UNJUDGED)
+
+
+def test_no_field_is_left_out_of_this_test() -> None:
+    """Whoever adds a field to SiteJob gives `asked` a value for it."""
+    unset = {path for path, value in leaves(asked()) if value is None}
+    once_set = {tuple(step for step in path if isinstance(step, str)) for path, _ in CHANGES}
+    assert {path for path in unset if tuple(step for step in path if isinstance(step, str)) not in once_set} == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("trainer", "command"), ["python", "train.py --lr", "1"]),
+        (("trainer", "command"), ["python", "train.py", "--lr 1"]),
+        (("trainer", "files"), {"train.py": "pas", "s": ""}),
+        (("trainer", "files"), {}),
+        (("trainer", "env"), []),
+        (("trainer", "env"), [{"name": "LR", "value": "0.1"}, {"name": "L", "value": "R0.1"}]),
+        (("sites",), ["hospital-a"]),
+        (("data",), None),
+    ],
+)
+def test_text_that_moves_between_neighbours_is_a_change(path: Path, value: Any) -> None:
+    base = put(asked(), ("trainer", "command"), ["python", "train.py", "--lr", "1"])
+    assert assignment_digest(put(base, path, value)) != assignment_digest(base)
+
+
+def test_a_value_that_is_the_default_may_be_left_out() -> None:
+    """So a later version may add a field, and what was approved goes on."""
+    base = asked()
+    del base["trainer"]["nodes"]
+    assert assignment_digest(base) == assignment_digest(asked())
+
+
+def test_the_whole_of_a_sha256_is_compared() -> None:
+    """Half of it can be made to collide on two cores in minutes, and whoever writes a job knows its UID."""
+    digest = assignment_digest(asked())
+    assert len(bytes.fromhex(digest)) == 32
+    state, _ = judge(POLICY, {"spec": {**asked(), "approval": {"decision": "Approved", "digest": digest[:16]}}}, NOW)
+    assert (state.status, state.reason) == ("Unknown", "NeedsApproval")
+    assert "16 of 64 digits" in state.message
+    assert digest in state.message
+
+
+@pytest.mark.parametrize(
+    ("decision", "status", "reason"), [("Approved", "True", "Accepted"), ("Denied", "False", "Denied")]
+)
+def test_a_word_holds_for_this_assignment_and_for_no_other(decision: str, status: str, reason: str) -> None:
+    state, _ = judge(POLICY, {"spec": asked()}, NOW)
+    assert (state.status, state.reason) == ("Unknown", "NeedsApproval")
+    digest = assignment_digest(asked())
+    assert digest in state.message
+    decided = {**asked(), "approval": {"decision": decision, "digest": digest, "by": "Dr. Jay"}}
+    state, _ = judge(POLICY, {"spec": decided}, NOW)
+    assert (state.status, state.reason) == (status, reason)
+    assert "Dr. Jay" in state.message
+    other = put(decided, ("trainer", "files"), {"train.py": "steal()"})
+    state, _ = judge(POLICY, {"spec": other}, NOW)
+    assert (state.status, state.reason) == ("Unknown", "NeedsApproval")
+    assert f"spec.approval is for {digest}" in state.message
+    assert f"digest: {assignment_digest(other)}" in state.message
+
+
+def test_a_tag_is_called_one_where_a_person_decides() -> None:
+    """An approval binds to the words of the assignment: what a tag stands for is decided elsewhere."""
+    assert "is a tag" not in judge(POLICY, {"spec": asked()}, NOW)[0].message
+    tagged = put(asked(), ("trainer", "image"), "registry.example/digits:1")
+    assert "registry.example/digits:1 is a tag" in judge(POLICY, {"spec": tagged}, NOW)[0].message
+
+
+def test_an_assignment_of_another_version_is_refused_by_the_field() -> None:
+    state, _ = judge(POLICY, {"spec": {**asked(), "novelty": 1}}, NOW)
+    assert (state.status, state.reason) == ("False", "Refused")
+    assert "spec.novelty" in state.message
