@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedjob.api import JobFileError, load, validate
+from fedjob.api import JobFileError, load, loads, validate
 from fedjob.cluster.submission import Refused, addressed, code_text, left_behind, one_file, parsed
 
 JOB = """apiVersion: fedjob.dev/v1alpha1
@@ -101,6 +102,55 @@ def test_one_file_holds_job_code_and_image_and_is_read_as_it_was_written(folder:
     assert addressed(parsed(path, ()), None, "n")["spec"]["trainer"]["files"] == source.code
     with pytest.raises(JobFileError, match=r'spec\.trainer\.image: got "no image"'):
         one_file(source, "no image")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\r\nb\r\n",
+        "a\rb",
+        "\ufeffa\n",
+        "  a\n b \n\n",
+        "---\na\n...\n",
+        "\n\n",
+        "",
+        "a\x85b\u2028c\n",
+        "\ta\n",
+        "x = 'é\U0001f642'",
+    ],
+)
+def test_a_file_keeps_every_byte_on_its_way_into_one_file_and_out_of_it(folder: Path, text: str) -> None:
+    (folder / "net.py").write_bytes(text.encode())
+    source = parsed(folder / "job.yaml", ())
+    assert source.code["net.py"] == text
+    assert loads(one_file(source, None)).spec.trainer.files["net.py"] == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1e3",
+        "0o17",
+        "0x1F",
+        "1_000",
+        "no",
+        "~",
+        "007",
+        "2026-01-01",
+        "12:30",
+        " a ",
+        "#",
+        "$(A)",
+        "null",
+        "-",
+        "pa$$word",
+    ],
+)
+def test_a_variable_is_still_text_in_one_file(folder: Path, value: str) -> None:
+    job = JOB.replace("{command:", f"{{env: [{{name: V, value: {json.dumps(value)}}}], command:")
+    (folder / "job.yaml").write_text(job)
+    written = one_file(parsed(folder / "job.yaml", ()), None)
+    assert loads(written).spec.trainer.env[0].value == value
 
 
 def test_a_script_that_an_image_keeps_here_is_named(folder: Path) -> None:

@@ -18,7 +18,9 @@ from fedjob_operator.desired.policy import judge
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 POLICY = {
     "spec": {
-        "rules": [{"name": "trial", "images": [{"repository": "registry.example/*"}], "inlineCode": "Allow", "env": ["LR"]}],
+        "rules": [
+            {"name": "trial", "images": [{"repository": "registry.example/*"}], "inlineCode": "Allow", "env": ["LR"]}
+        ],
         "data": [{"name": "scans", "claim": "scans-2030"}],
         "floor": {
             "pod": {

@@ -65,13 +65,13 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
-{{/* What all pods of jobs have, as the operator reads it. "$(" would name a variable of the operator's own pod. */}}
+{{/* What all pods of jobs have, as the operator reads it. Kubernetes reads "$(X)" in an argument as a variable of the operator's pod, "$$" as a dollar. */}}
 {{- define "fedjob.jobPods" -}}
 {{- $security := dict }}
 {{- range $name, $value := .Values.jobs.podSecurityContext }}
 {{- if ne $value nil }}{{ $_ := set $security $name $value }}{{ end }}
 {{- end }}
-{{- dict "labels" .Values.jobs.podLabels "annotations" .Values.jobs.podAnnotations "security" $security "env" .Values.jobs.env | toJson | replace "$(" "$$(" }}
+{{- dict "labels" .Values.jobs.podLabels "annotations" .Values.jobs.podAnnotations "security" $security "env" .Values.jobs.env | toJson | replace "$" "$$" }}
 {{- end }}
 
 {{/* Whoever may scrape, as peers of a network policy. */}}

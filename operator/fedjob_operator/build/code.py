@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import names
+from .pod import literal
 
 VOLUME = "trainer"
 
@@ -22,8 +23,11 @@ def volume(files: Mapping[str, str], config_map: str) -> dict[str, Any]:
 
 
 def command(given: Sequence[str], processes_per_node: int, nodes: int, rendezvous: str) -> list[str]:
-    """The script's command, under torchrun if it has several processes. rendezvous: host of node 0, if there are several nodes."""
-    program, *arguments = given
+    """The script's command as Kubernetes reads it, under torchrun if it has several processes.
+
+    rendezvous: host of node 0, if there are several nodes.
+    """
+    program, *arguments = map(literal, given)
     if processes_per_node == nodes == 1:
         return [program, *arguments]
     torchrun = [program, "-m", "torch.distributed.run", f"--nproc-per-node={processes_per_node}"]

@@ -25,6 +25,7 @@ from .pod import (
     SCRAPED_TAGS,
     container,
     environment,
+    literal,
     metrics_port,
     mount,
     mounts,
@@ -241,7 +242,7 @@ def _initial_model(of: Of) -> dict[str, Any]:
     }
     initial = spec.model.initial
     assert initial is not None
-    command = ["python", "-m", "fedjob.initial", str(initial.object), _INITIAL]
+    command = ["python", "-m", "fedjob.initial", literal(str(initial.object)), _INITIAL]
     made = {
         **container("initial-model", spec.trainer.image or of.settings.runtime_image, command, resources(of, ())),
         "env": environment(variables),

@@ -33,7 +33,7 @@ _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 FLOAT = re.compile(
     r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
-_AMBIGUOUS = re.compile(r"[-+]?([0-9][0-9_]*|0[xX][0-9a-fA-F_]+|0o[0-7_]+|0[bB][01_]+|[0-9]+(:[0-9]+)+)")
+AMBIGUOUS = re.compile(r"[-+]?([0-9][0-9_]*|0[xX][0-9a-fA-F_]+|0o[0-7_]+|0[bB][01_]+|[0-9]+(:[0-9]+)+)")
 
 
 def read_yaml(text: str, source: str) -> tuple[object, Spots]:
@@ -240,7 +240,7 @@ class _YamlReader:
             return int(text)
         if FLOAT.fullmatch(text):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        if _INT.fullmatch(text) or _AMBIGUOUS.fullmatch(text):
+        if _INT.fullmatch(text) or AMBIGUOUS.fullmatch(text):
             self._fail(f"got {shown(text)[1:-1]}, allowed: a plain decimal number, or text in quotes", path, event)
         return text
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from fedjob.api import problems
-from fedjob.api.document import FLOAT, READERS
+from fedjob.api.document import AMBIGUOUS, FLOAT, READERS
 from fedjob.api.job import FederatedJob
 from fedjob.api.problems import JobFileError, Problem, Spot
 from fedjob.api.schema import FieldPath
@@ -57,7 +57,11 @@ def validate(document: object, source: str = "job", spots: Mapping[FieldPath, Sp
 
 def to_yaml(job: FederatedJob) -> str:
     """The job as YAML, camelCase, with every default that applies written out. `loads` gives the same job back."""
-    document = job.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return dumped(job.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def dumped(document: Mapping[str, object]) -> str:
+    """A document as YAML in which every text is read back as it is, byte for byte, by us and by kubectl."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -110,6 +114,8 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
         style = '"'  # PyYAML would fold a next-line character (U+0085) into a space
     elif "\n" in text:
         style = "|"
+    elif AMBIGUOUS.fullmatch(text):
+        style = "'"  # such as 0o17, of which YAML's versions make different things
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..api import FederatedJob, load, validate
 from ..api.job import MAX_FILES_BYTES
+from ..api.load import dumped
 from .failures import ClusterError
 
 _MAX_FILES = 64
@@ -71,7 +70,7 @@ def one_file(source: Source, image: str | None) -> str:
     if image is not None:
         document["spec"]["trainer"] = {"image": image, **_without(document["spec"]["trainer"], "image")}
         validate(document, str(source.path))
-    return yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+    return dumped(document)
 
 
 def left_behind(source: Source) -> str:
@@ -84,17 +83,6 @@ def left_behind(source: Source) -> str:
 
 def _without(given: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name != key}
-
-
-class _Plain(yaml.SafeDumper):
-    """Files as blocks of lines, so that a person can read them and a change is a change of its lines."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Plain.add_representer(str, _text)
 
 
 def _document(source: Source) -> dict[str, Any]:
@@ -159,7 +147,7 @@ def _texts(path: Path, folder: Path, names: Sequence[str]) -> dict[str, str]:
     texts = {}
     for name in names:
         try:
-            texts[name] = (folder / name).read_text(encoding="utf-8")
+            texts[name] = (folder / name).read_bytes().decode()  # read_text would make LF of CRLF
         except (OSError, UnicodeDecodeError) as e:
             raise Refused(f"{folder / name}: cannot be sent along: {e}") from None
     return texts
