@@ -1,9 +1,9 @@
 {{- define "fedjob-site.own" -}}
 app.kubernetes.io/name: fedjob-site
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{/* Labels of every object: the chart's own, and the user's. */}}
@@ -14,14 +14,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 apiVersion: fedjob.dev/v1alpha1
 kind: FederatedSite
 metadata:
-  name: {{ .Values.site.name }}
-  namespace: {{ .Values.hub.namespace }}
+  name: {{ .Values.site.name | quote }}
+  namespace: {{ .Values.hub.namespace | quote }}
 spec:
   type: Local
-  approved: {{ .Values.hub.approved }}
+  approved: {{ .Values.hub.approved | toJson }}
   {{- with .Values.site.displayName }}
   displayName: {{ . | quote }}
   {{- end }}
   allowedNamespaces: {{ .Values.hub.allowedNamespaces | toJson }}
-  local: {namespace: {{ .Release.Namespace }}}
+  local: {namespace: {{ .Release.Namespace | quote }}}
 {{- end }}

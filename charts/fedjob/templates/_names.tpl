@@ -10,15 +10,15 @@
 
 {{- define "fedjob.selector" -}}
 app.kubernetes.io/name: fedjob-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* No app.kubernetes.io/managed-by: fedjob here: that is the operator's mark on what it makes itself. */}}
 {{- define "fedjob.own" -}}
 {{ include "fedjob.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{/* Labels of every object: the chart's own, and the user's. */}}
@@ -46,7 +46,7 @@ runAsNonRoot: true
 seccompProfile: {type: RuntimeDefault}
 {{- range $name, $value := .Values.podSecurityContext }}
 {{- if ne $value nil }}
-{{ $name }}: {{ toJson $value }}
+{{ $name | quote }}: {{ toJson $value }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -60,12 +60,12 @@ capabilities: {drop: [ALL]}
 {{- define "fedjob.scheduling" -}}
 {{- range $name := list "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
 {{- with index $.Values $name }}
-{{ $name }}: {{ toJson . }}
+{{ $name | quote }}: {{ toJson . }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* What all pods of jobs have, as the operator reads it. Kubernetes reads "$(X)" in an argument as a variable of the operator's pod, "$$" as a dollar. */}}
+{{/* What all pods of jobs have, as the operator reads it. Kubernetes expands $(NAME) in arguments, and reads $$ as $. */}}
 {{- define "fedjob.jobPods" -}}
 {{- $security := dict }}
 {{- range $name, $value := .Values.jobs.podSecurityContext }}
@@ -77,7 +77,7 @@ capabilities: {drop: [ALL]}
 {{/* Whoever may scrape, as peers of a network policy. */}}
 {{- define "fedjob.scrapers" -}}
 {{- range .Values.metrics.scrapeFrom }}
-- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . }}}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . | quote }}}}
 {{- end }}
 {{- end }}
 
@@ -94,8 +94,14 @@ capabilities: {drop: [ALL]}
 {{- if or (eq $how "Always") (and (eq $how "Auto") (not (index . 1).enabled)) }}yes{{ end -}}
 {{- end }}
 
-{{/* Resources as an argument: name=amount, joined with commas. */}}
+{{/* Resources as an argument: name=amount, joined with commas. A large number would be 1e+06 with toString. */}}
 {{- define "fedjob.amounts" -}}
-{{- $found := list }}{{ range $name, $amount := . }}{{ $found = append $found (printf "%s=%s" $name (toString $amount)) }}{{ end -}}
+{{- $found := list }}{{ range $name, $amount := . }}{{ $found = append $found (printf "%s=%s" $name (kindIs "string" $amount | ternary $amount (toJson $amount))) }}{{ end -}}
+{{ join "," $found }}
+{{- end }}
+
+{{/* Whole numbers as an argument, joined with commas. */}}
+{{- define "fedjob.numbers" -}}
+{{- $found := list }}{{ range . }}{{ $found = append $found (printf "%d" (int64 .)) }}{{ end -}}
 {{ join "," $found }}
 {{- end }}

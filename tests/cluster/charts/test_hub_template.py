@@ -182,7 +182,7 @@ def test_what_all_pods_of_jobs_have_reaches_the_operator(helm: Helm, tmp_path: P
     found = helm.template("fedjob", _given(tmp_path, jobs=jobs))
     told = _settings(found).job_pods
     assert (told.labels, told.annotations) == (jobs["podLabels"], jobs["podAnnotations"])
-    assert told.variables == {"HTTPS_PROXY": proxy.replace("$", "$$")}  # the kubelet makes one $ of two
+    assert told.variables == {"HTTPS_PROXY": proxy.replace("$", "$$")}  # the kubelet reads $$ as $
     assert told.security is not None
     assert told.security["fsGroup"] == 65532
 

@@ -100,7 +100,7 @@ def test_a_site_is_registered_by_the_release_or_by_the_hubs_administrator_in_the
     assert site["spec"]["local"] == {"namespace": "hospital-a"}
     assert site["spec"]["allowedNamespaces"] == ["team-a", "team-b"]
     told = installer.run("install", "s", CHART, "-n", "default", "-f", values, *more, "--dry-run=client")
-    said = yaml.safe_load(told.partition("<<EOF\n")[2].partition("\n  EOF")[0])
+    said = yaml.safe_load(told.partition("<<'EOF'\n")[2].partition("\n  EOF")[0])
     assert said["spec"] == {**site["spec"], "local": {"namespace": "default"}}
 
 
