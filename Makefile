@@ -53,8 +53,8 @@ mutants: $(VENV)/.installed  ## would the tests notice? make mutants ONLY=fedjob
 lint: $(VENV)/.installed  ## only lint and types
 	hack/test $(VENV)/bin lint
 
-lock:  ## pin the newest allowed version of every dependency in hack/constraints.txt
-	$(PIPENV) hack/lock
+lock: $(VENV)/.installed  ## pin every dependency: make lock; make lock PART=hashes after a change of pyproject.toml
+	$(PIPENV) hack/lock $(VENV)/bin $(PART)
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) build runs
