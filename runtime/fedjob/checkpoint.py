@@ -5,15 +5,14 @@ Theory of operation
 A state must survive two kinds of death. A process that is killed leaves behind whatever it has written: so a manifest that
 is renamed into place makes the state valid at once, and the next round begins. A machine that loses its power leaves behind
 what the disk has: forcing a large model there takes longer than a round, so it happens beside the next rounds, and a second
-manifest names the last state for which it is done. `load` takes the first, or the second if the first is damaged: then some
-rounds run again, to the same bytes. Files that neither names are removed.
+manifest names the last state for which it is done. Until there is one, each state is forced at once. `load` takes the first,
+or the second if the first is damaged: then some rounds run again, to the same bytes. Files that neither names are removed.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
@@ -23,6 +22,7 @@ from typing import Any
 from blake3 import blake3
 
 from .errors import StateError
+from .files import make_folder, sync_file, sync_folder
 from .stored import Stored, open_stored, retire, stored_form, write, write_whole
 
 VERSION = 2
@@ -37,13 +37,15 @@ def save(
     running_seconds: float,
     first: Callable[[], None] = lambda: None,
     spares: Path | None = None,
+    also: Iterable[Path] = (),
 ) -> None:
     """Write `state`, a frozen dataclass of trees and JSON values; computed trees are evaluated here, in one pass.
 
     running_seconds: how long the job has run, over all its processes. first: called when the trees are written, before the
-    state becomes the valid one. spares: see `stored.retire`. Raises OSError when the disk refuses.
+    state becomes the valid one. spares: see `stored.retire`. also: files that are forced to the disk where the state is.
+    Raises OSError when the disk refuses.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     plain: dict[str, Any] = {}
     trees: dict[str, dict[str, str]] = {}
     for f in fields(state):
@@ -54,8 +56,12 @@ def save(
         else:
             plain[f.name] = value
     first()
+    known = (folder / _DURABLE).exists()
+    if not known:  # a power cut would leave nothing to go back to
+        _force(folder, [tree["file"] for tree in trees.values()], also)
     manifest = {"version": VERSION, "runningSeconds": round(running_seconds, 3), "plain": plain, "trees": trees}
-    write_whole(folder / _NEWEST, json.dumps({**manifest, "check": _check(manifest)}, indent=1).encode(), durable=False)
+    text = json.dumps({**manifest, "check": _check(manifest)}, indent=1).encode()
+    write_whole(folder / _NEWEST, text, durable=not known)
 
 
 def _check(manifest: Mapping[str, Any]) -> str:
@@ -77,12 +83,7 @@ def make_durable(folder: Path, also: Iterable[Path] = (), spares: Path | None = 
     spares: where to keep what is let go. May take as long as the disk needs for a model; a state that is saved meanwhile is left for the next call.
     """
     text = (folder / _NEWEST).read_bytes()
-    for path in [*(folder / name for name in _files(text)), *also]:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    _force(folder, _files(text), also)
     write_whole(folder / _DURABLE, text)
     newest = (folder / _NEWEST).read_bytes()
     keep = {*_files(text), *_files(newest)}
@@ -94,6 +95,15 @@ def make_durable(folder: Path, also: Iterable[Path] = (), spares: Path | None = 
         retire(old, spares)
     for path in old:
         path.unlink(missing_ok=True)
+
+
+def _force(folder: Path, names: Iterable[str], also: Iterable[Path]) -> None:
+    """Files and their names are on the disk before what names them is."""
+    paths = [*(folder / name for name in names), *also]
+    for path in paths:
+        sync_file(path)
+    for place in {folder, *(path.parent for path in paths)}:
+        sync_folder(place)
 
 
 def _files(manifest: bytes) -> list[str]:
@@ -141,20 +151,30 @@ class Keeper:
                 log.warning("the state is not forced to the disk yet: %s", e)
 
 
-def load(folder: Path, kind: type[Any]) -> tuple[Any, float] | None:
+def load(folder: Path, kind: type[Any], known: Callable[[Any], bool] = lambda _: True) -> tuple[Any, float] | None:
     """The newest state that is whole as a `kind`, and its running seconds; None if there is none.
 
-    Raises StateError, naming the file, if anything is missing, truncated, altered or of another version.
+    known: whether all that belongs to a state is there; a power cut may leave one without, and then the last is taken that
+    was forced to the disk.
+    Raises StateError, naming the file, if anything is missing, truncated, altered or of another version, and OSError when
+    the disk refuses.
     """
-    if not (folder / _NEWEST).exists() and not (folder / _DURABLE).exists():
+    newest, durable = folder / _NEWEST, folder / _DURABLE
+    if not newest.exists() and not durable.exists():
         return None
     try:
-        return _load(folder / _NEWEST, kind)
+        found = _load(newest, kind)
+        if known(found[0]) or not durable.exists():
+            return found
+        why = "it is not known to the history"
     except StateError as e:
-        if not (folder / _DURABLE).exists():
+        if not durable.exists():
             raise
-        log.warning("the newest state is damaged, going back to the last one that was forced to the disk: %s", e)
-        return _load(folder / _DURABLE, kind)
+        why = str(e)
+    log.warning("the newest state is damaged, going back to the last one that was forced to the disk: %s", why)
+    found = _load(durable, kind)
+    write_whole(newest, durable.read_bytes(), durable=False)  # now it is the newest
+    return found
 
 
 def _load(path: Path, kind: type[Any]) -> tuple[Any, float]:

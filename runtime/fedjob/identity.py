@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from .errors import IdentityError
+from .files import make_folder, sync_folder
 
 TRUST_DOMAIN = "fedjob.local"
 # Clocks of sites differ: a certificate is valid from this long before it is issued, or a tenth of its life if that is less.
@@ -206,11 +207,12 @@ def issue(
 
 def write(credentials: Credentials, folder: Path) -> None:
     """Write tls.key, tls.crt and ca.crt to `folder` (created; mode 0700), each whole or not at all, mode 0600."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, 0o700)
     folder.chmod(0o700)  # it may have been there, with a looser mode
     _replace(folder / KEY_FILE, credentials.key_pem)
     _replace(folder / CERT_FILE, credentials.cert_pem)
     _replace(folder / CA_FILE, credentials.ca_pem)
+    sync_folder(folder)
 
 
 def read(folder: Path) -> Credentials:

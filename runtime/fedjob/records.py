@@ -223,8 +223,8 @@ def from_json(kind: type[Record], data: object) -> Record:
         raise ValueError(str(exc).replace("__init__()", "JSON")) from exc
 
 
-def append(path: Path, *records: RoundRecord | LoggedValue, durable: bool = False) -> None:
-    """Add one line per record to a .jsonl file, in one write; `durable` waits until they are on the disk.
+def append(path: Path, *records: RoundRecord | LoggedValue) -> None:
+    """Add one line per record to a .jsonl file, in one write.
 
     A torn last line, left by a process that was killed while it wrote, is cut off first: if it stayed, the new
     line would be glued to it and both would be lost. Only one process may append to a file. Raises OSError.
@@ -233,9 +233,6 @@ def append(path: Path, *records: RoundRecord | LoggedValue, durable: bool = Fals
     with path.open("a+b") as file:
         _mend_tail(path, file.fileno())
         file.write(lines)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
 
 
 def read_history(path: Path) -> list[RoundRecord]:

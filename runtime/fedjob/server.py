@@ -26,6 +26,7 @@ from .conclusion import Conclusion
 from .conditions import CERTIFICATE_EXPIRED, Conditions
 from .config import ServerConfig, read_server
 from .errors import FedJobError, IdentityError, JobFailed, PeerFailed, StateError, TransportError
+from .files import make_folder, sync_file, sync_folder
 from .keyring import Keyring
 from .limits import Limits
 from .model import ParamsType
@@ -46,7 +47,7 @@ from .refusals import log_refusals
 from .service import JobService
 from .session import Interrupted, Session
 from .stopping import reached
-from .stored import Stored, file_digest, open_stored, stored_form, sync_file, sync_folder, write, write_whole
+from .stored import Stored, file_digest, open_stored, stored_form, write, write_whole
 from .trees import Tree
 from .workflows import WORKFLOWS
 
@@ -82,7 +83,7 @@ def main() -> int:
 
 async def _run(config: ServerConfig) -> int:
     for folder in (config.run, config.state):
-        folder.mkdir(parents=True, exist_ok=True)  # a fresh volume is empty
+        make_folder(folder)  # a fresh volume is empty
     session = _session(config)
     if config.log == "json":
         logs.as_json(logging.getLogger(), partial(_facts, config, session))
@@ -272,7 +273,11 @@ def _stand_by(config: ServerConfig, story: Story, session: Session, end: Conclus
 def _saved(config: ServerConfig, story: Story, session: Session) -> Any:
     """The state that an earlier process has left, and its story; None if there is none. Raises StateError."""
     workflow = config.job.spec.workflow
-    saved = checkpoint.load(config.state / _CHECKPOINT, WORKFLOWS[workflow.type].State)
+    folder, kind = config.state / _CHECKPOINT, WORKFLOWS[workflow.type].State
+    told = {r.round for r in read_history(config.run / HISTORY_FILE)}
+    saved = session.until_space(
+        partial(checkpoint.load, folder, kind, lambda state: told.issuperset(range(state.round)))
+    )
     if saved is None:
         return None
     state, before = saved
@@ -332,7 +337,8 @@ def _rounds(
     for state in states:
         tell = cache(partial(_tell, config, story, session, state, (began, time.monotonic()), traffic))  # once
         folder, seconds = config.state / _CHECKPOINT, session.running_seconds()
-        session.until_space(partial(checkpoint.save, folder, state, seconds, tell, session.spares))
+        history = [config.run / HISTORY_FILE]
+        session.until_space(partial(checkpoint.save, folder, state, seconds, tell, session.spares, history))
         keeper.saved()
         session.finish_round()
         yield state

@@ -20,6 +20,7 @@ from .chunks import CHUNK_BYTES, DIGEST_BYTES, Table, digest
 from .codec import Layout, Spec, header_length, parse
 from .dtypes import ITEM_BYTES, Bytes, numpy_dtype
 from .errors import CodecError, StateError
+from .files import sync_folder
 from .narrow import rounded
 from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, in_memory
 
@@ -184,20 +185,6 @@ def sweep(path: Path) -> None:
     """Remove what processes that were killed have left of half-written files that were to become `path`."""
     for temporary in path.parent.glob(f".{path.name}.*"):
         temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    sync_file(folder)
-
-
-def sync_file(path: Path) -> None:
-    """Force what a file holds to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def write_values(path: Path, values: Any) -> Stored:

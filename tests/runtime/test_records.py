@@ -134,7 +134,7 @@ def test_what_is_not_a_round_is_refused_with_the_reason(data: object, complaint:
 
 def test_lines_are_appended_and_read_in_order(tmp_path: Path) -> None:
     file = tmp_path / "history.jsonl"
-    append(file, RoundRecord(0), durable=True)
+    append(file, RoundRecord(0))
     append(file, RoundRecord(1), RoundRecord(2))
     assert [each.round for each in read_history(file)] == [0, 1, 2]
 
