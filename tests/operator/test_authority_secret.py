@@ -187,11 +187,15 @@ def test_a_replica_that_comes_second_while_both_make_one_takes_the_one_that_is_k
     assert api.writers == []
 
 
-def test_an_api_server_that_is_away_is_waited_for_as_long_as_it_asks(pauses: list[float]) -> None:
+def test_an_api_server_that_is_away_is_waited_for_as_long_as_it_asks(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     api = _Api(fails=[AWAY, ApiError(429, "TooMany", "", "GET secrets", retry_after=9.0), None])
     api.put(kept(authority()))
     asyncio.run(_Replica(api).view.find())
     assert pauses == [1.0, 9.0]
+    told = [(r.levelname, r.message, r.__dict__["error"]) for r in caplog.records]
+    assert told[0] == ("WARNING", "the authority cannot be read yet", "GET secrets: 503 Unavailable: later")
 
 
 def test_missing_rights_and_a_secret_of_something_else_are_errors() -> None:
@@ -267,11 +271,16 @@ def test_a_replica_looks_at_the_secret_now_and_then_and_an_error_ends_nothing(
 # ------------------------------------------------------------------------------------------------------- turning
 
 
-def test_a_secret_that_is_lost_is_written_again_with_the_authority_that_was_known() -> None:
+def test_a_secret_that_is_lost_is_written_again_with_the_authority_that_was_known(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     replica = started(pki.introduce(authority(), NOW, AGE))
     before = replica.trust
     replica.api.secret = None
     replica.turn()
+    assert [(r.levelname, r.message) for r in caplog.records] == [
+        ("WARNING", "the authority's Secret was gone, and is there again")
+    ]
     assert replica.api.writers == ["leader create"]
     assert replica.api.secret is not None
     assert pki.from_secret(replica.api.secret, "fedjob.local").trust == before
@@ -279,10 +288,13 @@ def test_a_secret_that_is_lost_is_written_again_with_the_authority_that_was_know
     assert (replica.trust, replica.changes) == (before, 0)
 
 
-def test_a_step_is_taken_up_once_it_is_kept_and_told_as_an_event() -> None:
+def test_a_step_is_taken_up_once_it_is_kept_and_told_as_an_event(caplog: pytest.LogCaptureFixture) -> None:
     replica = started(authority(), **{"rotate-authority": "2030"})
     before = replica.trust
-    replica.turn()
+    with caplog.at_level(logging.INFO):
+        replica.turn()
+    told = [(r.levelname, r.message, r.__dict__["why"]) for r in caplog.records]
+    assert told == [("INFO", "the authority: introduce", "'2030' was asked for")]
     assert replica.api.writers == ["leader replace"]
     assert replica.changes == 1
     assert replica.trust.issuer == before.issuer
@@ -323,6 +335,8 @@ def test_the_next_one_signs_and_the_one_before_is_dropped_a_certificates_life_af
     replica.turn()
     assert replica.trust == pki.drop(pki.sign(introduced)).trust
     assert [event["reason"] for event in replica.api.events] == ["AuthoritySigns", "AuthorityDropped"]
+    about = {event["involvedObject"]["name"] for event in replica.api.events}
+    assert about == {pki.SECRET_NAME}
 
 
 def _job(name: str, not_after: datetime) -> dict[str, Any]:

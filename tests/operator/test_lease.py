@@ -20,6 +20,9 @@ class _ConflictError(Exception):
 class _AwayError(Exception):
     conflict = False
 
+    def __str__(self) -> str:
+        return "away"
+
 
 class _Server:
     """One Lease, with optimistic locking."""
@@ -29,9 +32,10 @@ class _Server:
         self.version = 0
         self.away = False
 
-    async def get(self, _kind: Any, _namespace: str, _name: str) -> Any:
+    async def get(self, kind: Any, namespace: str, name: str) -> Any:
         if self.away:
             raise _AwayError
+        assert (kind.name, namespace, name) == ("Lease", "system", "fedjob-operator")
         return self.lease
 
     async def create(self, manifest: Any) -> Any:
@@ -401,3 +405,48 @@ def test_a_release_is_for_who_leads_and_its_failure_is_nobodys() -> None:
     asyncio.run(first.release())
     assert not first.leading
     assert server.lease["spec"]["holderIdentity"] == "one"
+
+
+def test_a_clock_that_has_just_begun_shortens_no_wait() -> None:
+    clock = _Clock()
+    clock.now = 9.5  # a life after 0 is half a second away, and nobody was seen at 0
+    claim = replica(_Server(), clock, "one")
+    assert claim._pause() == claim.period == 2.0
+
+
+def test_the_wait_ends_a_moment_after_the_holders_life() -> None:
+    server, clock = _Server(), _Clock()
+    attempt(replica(server, clock, "one"))
+    second = replica(server, clock, "two")
+    attempt(second)
+    for passed, pause in ((0.0, 2.0), (8.0, 2.0), (8.1, 1.95), (9.9, 0.15), (10.0, 2.0), (11.0, 2.0)):
+        clock.now = 100.0 + passed
+        assert second._pause() == pytest.approx(pause)
+
+
+def test_what_is_told_of_leading(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    server, clock = _Server(), _Clock()
+    claim = Leadership(server, "system", "one", 10.0, clock, (_ConflictError, _AwayError))
+
+    def goes() -> None:
+        server.away = True
+
+    def comes() -> None:
+        server.away = False
+
+    server.away = True
+    loop = _Loop(clock, [comes, goes, comes])
+    monkeypatch.setattr(lease.asyncio, "sleep", loop.sleep)
+    with caplog.at_level("INFO"):
+        asyncio.run(claim.acquire())
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(claim.hold())
+        server.away = True
+        asyncio.run(claim.release())
+    told = [(r.levelname, r.message, r.__dict__.get("identity")) for r in caplog.records]
+    assert told == [
+        ("WARNING", "the Lease cannot be read or written: away", None),
+        ("INFO", "leading", "one"),
+        ("WARNING", "the Lease is not renewed: away", None),
+        ("INFO", "the Lease is not released: away", None),
+    ]
