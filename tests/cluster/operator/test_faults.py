@@ -1,7 +1,8 @@
 """Faults between the operator and the API server: the outcome is that of the undisturbed run, and nobody is asked in a loop.
 
 One test throws dice over all faults of calls, one over all faults of watches; with FULL=1 each fault also stands alone. "Nobody is
-asked in a loop" is counted at the proxy: of one call, whatever its answers, at most one a second and a few more.
+asked in a loop" is counted at the proxy: what has failed is not tried again within a second, and of one call, whatever its answers,
+there are at most one a second and a few more, as what succeeds may have news at once.
 """
 
 from __future__ import annotations
@@ -80,6 +81,25 @@ def events_are_few(admin: Any, namespace: str) -> None:
     assert len(told) == len(set(told)), told
 
 
+def hasty(calls: list[tuple[float, Call]], failed: set[int]) -> dict[str, float]:
+    """Changes of one object that failed and were tried again within a second: what, and after how long.
+
+    failed: numbers of the calls that a fault met. The Lease is no object of a key: who leads renews it at its own pace.
+    """
+    last: dict[str, float] = {}
+    found = {}
+    for when, call in calls:
+        if call.method not in ("PATCH", "PUT", "DELETE") or "/leases/" in call.path:
+            continue
+        what = f"{call.method} {call.path}"
+        before = last.pop(what, None)
+        if before is not None and when - before < 1.0:
+            found[what] = when - before
+        if call.number in failed:
+            last[what] = when
+    return found
+
+
 def loops(calls: list[tuple[float, Call]], window: float = 10.0, spare: int = 6) -> dict[str, int]:
     """Calls that were made more often than once a second: what, and how often within a window. Reads of many pods are one path."""
     moments: defaultdict[str, list[float]] = defaultdict(list)
@@ -127,7 +147,15 @@ def by_lot(faults: list[Fault], share: float, *, watches: bool) -> Callable[[Cal
 
 def under(faults: list[Fault], share: float, watches: bool, **of: Any) -> None:
     """A job comes up, and goes on, under faults."""
-    calls = of["timed"](by_lot(faults, share, watches=watches))
+    lots, failed = by_lot(faults, share, watches=watches), set[int]()
+
+    def judge(call: Call) -> Fault | None:
+        fault = lots(call)
+        if fault is not None and not isinstance(fault, Delay):
+            failed.add(call.number)
+        return fault
+
+    calls = of["timed"](judge)
     operator = of["keep_operator"]("--lease-seconds", "20", "--resync-seconds", "20", url=of["proxy"].url)
     of["until"]("the operator to lead", lambda: operator.leads, PATIENCE)
     job = of["submit"]()
@@ -135,6 +163,7 @@ def under(faults: list[Fault], share: float, watches: bool, **of: Any) -> None:
     of["kubelet"].end(of["kubelet"].live(SERVER)[0], 137, "out of memory")
     of["until"]("the second run", lambda: job.status["server"]["run"] == 2, PATIENCE)
     of["until"]("its pod", lambda: of["kubelet"].live(SERVER), PATIENCE)
+    assert hasty(calls, failed) == {}
     assert loops(calls) == {}
     assert len(operator.lives) == 1, "faults that pass are survived without a new process"
     events_are_few(of["admin"], job.namespace)
