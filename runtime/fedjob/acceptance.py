@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from .api import limits
 from .codec import difference_between
 from .model import PARTS, ParamsType, usable_weight
 from .trees import Tree, first_not_finite
 
-MAX_HEADER_CHARACTERS = 64 << 10  # they end in the journal, in history and in the report
-MAX_HEADER_DEPTH = 32
 SLACK_BYTES = 1 << 20  # by which another header may be longer
-MAX_PARTS = 8  # in an announcement, of whatever name
 _PARTS = {"Offer": frozenset({"params"}), "Train": frozenset(PARTS)}
 
 
@@ -49,7 +47,7 @@ class Header:
 
     def to_json(self) -> str:
         """As it travels; NaN and infinity in JSON's usual extension."""
-        return json.dumps(self.__dict__, default=str)
+        return json.dumps(self.__dict__)
 
 
 def plain_text(text: str, most: int = 2000) -> str:
@@ -60,15 +58,15 @@ def plain_text(text: str, most: int = 2000) -> str:
 def read_header(text: str) -> Header | Refusal:
     """The header of an announcement, or why it is none."""
     try:
-        if len(text) > MAX_HEADER_CHARACTERS:
-            return Refusal("Malformed", f"metrics and meta of {len(text)} characters, allowed: {MAX_HEADER_CHARACTERS}")
+        if (size := len(text.encode())) > limits.ANSWER_TEXT.value:
+            return Refusal("Malformed", f"metrics and meta of {size} bytes, allowed: {limits.ANSWER_TEXT.value}")
         data = json.loads(text)
-        if _depth(data) > MAX_HEADER_DEPTH:
-            return Refusal("Malformed", f"metrics and meta are nested more than {MAX_HEADER_DEPTH} deep")
+        if _depth(data) > limits.ANSWER_DEPTH.value:
+            return Refusal("Malformed", f"metrics and meta are nested more than {limits.ANSWER_DEPTH.value} deep")
         json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could be neither shown nor sent on
         header = Header(
-            num_examples=float(data["num_examples"]),
-            metrics={str(k): float(v) for k, v in data["metrics"].items()},
+            num_examples=_number("num_examples", data["num_examples"]),
+            metrics={str(k): _number(k, v) for k, v in data["metrics"].items()},
             meta=dict(data["meta"]),
             params_type=str(data["params_type"]),
             base=str(data["base"]),
@@ -77,6 +75,13 @@ def read_header(text: str) -> Header | Refusal:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         return Refusal("Malformed", f"the header of the answer cannot be read: {e!r}")
     return header
+
+
+def _number(name: str, value: Any) -> float:
+    """A number of a header. Raises TypeError for text that reads like one, true and false."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is no number")
+    return float(value)
 
 
 def check_header(header: Header, expected_type: str, base: str) -> Refusal | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import first_process
+from . import first_process, values
 from .errors import FedJobError, IdentityError, LocalProtocolError
 from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType
 
@@ -198,7 +198,7 @@ def send(model: FLModel, clear_cache: bool | None = None) -> Receipt:  # noqa: A
     announce, parts = announcement(task, model, s.forms, s.config)
     began = time.monotonic()
     _took(s, "train", began - s.received_at)
-    s.uplink.tally.scores.take(s.config.site, model.metrics or {})
+    s.uplink.tally.scores.take(s.config.site, values.scores(model.metrics))
     verdict = s.uplink.submit(announce, parts)
     _took(s, "upload", time.monotonic() - began)
     return _put_aside(s, Receipt(verdict.accepted, verdict.reason, verdict.message))
@@ -212,28 +212,36 @@ def skip(reason: str) -> Receipt:
         return _put_aside(s, Receipt(True))
     from .wire_pb2 import Announce
 
-    verdict = s.uplink.submit(Announce(key=task.key, declined=reason or "no reason given"), ())
+    verdict = s.uplink.submit(Announce(key=task.key, declined=values.legible(str(reason)) or "no reason given"), ())
     return _put_aside(s, Receipt(verdict.accepted, verdict.reason, verdict.message))
 
 
 def log(
     key: str,
-    value: float,
+    value: Any = None,
     data_type: AnalyticsDataType | str | None = None,  # noqa: ARG001 - scripts written for NVFLARE pass it
     *,
     global_step: int | None = None,
     step: int | None = None,
+    **unknown: Any,
 ) -> None:
-    """Record a scalar at the server, for the report; never waits, and is lost if the server is away. Rank 0 only."""
+    """Record a scalar at the server, for the report; never waits, and is lost if the server is away. Rank 0 only.
+
+    key: its name. value: one number, any float. Raises TypeError or ValueError for anything else, on every rank.
+    """
+    if unknown:
+        raise TypeError(f"fedjob.log() has no option {', '.join(unknown)}; allowed: data_type, global_step, step")
+    what = f"fedjob.log({key!r})"
+    name, scalar = values.name(key, what), values.number(value, f"{what}: value")
+    at = values.step(global_step if step is None else step, f"{what}: step")
     s = _current()
     if s.uplink is None:
         return
     from .wire_pb2 import Upward, Value
 
-    at = step if step is not None else global_step
     number = s.task.key.round if s.task is not None else 0
-    s.uplink.tally.logged.take(s.config.site, {key: float(value)})
-    s.uplink.tell(Upward(value=Value(key=key, value=float(value), round=number, step=-1 if at is None else at)))
+    s.uplink.tally.logged.take(s.config.site, {name: scalar})
+    s.uplink.tell(Upward(value=Value(key=name, value=scalar, round=number, step=-1 if at is None else at)))
 
 
 def is_train() -> bool:
@@ -397,7 +405,7 @@ def _report_exceptions() -> None:
 
 
 def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return values.legible(f"{type(error).__name__}: {error}")
 
 
 def _leave(error: BaseException | None = None) -> None:

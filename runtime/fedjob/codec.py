@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from . import skeleton, torch_module, tuples, unfit
+from .api import limits
 from .dtypes import FLOATS, ITEM_BYTES, NAMES, Bytes, numpy_dtype
 from .errors import CodecError, FedJobError
 from .leaves import Leaf, plain_bytes, where
@@ -42,9 +43,10 @@ if sys.byteorder != "little":  # safetensors is little-endian; no big-endian mac
     raise ImportError("fedjob runs on little-endian machines only")
 
 
-MAX_HEADER_BYTES = 100 << 20  # the reference reader's own limit
 _WIDEN_ELEMENTS = 1 << 18  # scratch of 1 MiB: 7 GiB/s of bfloat16 (measured)
-MAX_DEPTH = 100  # far below Python's recursion limit, far above an optimizer's state (4)
+_MARKS_A_TENSOR = (
+    6  # brackets, and colons, that a header has for each tensor: 3 and 4 for what it is, the others for its place
+)
 Chosen = Callable[[str], bool]  # whether a name travels
 _WITHOUT_TENSOR = (type(None), str, bool)
 _NUMERIC = frozenset({"int", "float", "scalar"})  # forms of one number, in a tensor without dimensions
@@ -123,7 +125,7 @@ class Layout:
         return {s.name: s for s in self.specs}
 
 
-def header_length(prefix: Bytes, most: int = MAX_HEADER_BYTES) -> int:
+def header_length(prefix: Bytes, most: int = limits.FILE_HEADER.value) -> int:
     """Bytes of prefix and header together, from a file's first 8 bytes. Raises CodecError if absurd, or above `most`."""
     if len(prefix) < 8:
         raise CodecError(f"not a tensor file: it ends after {len(prefix)} bytes")
@@ -135,17 +137,19 @@ def header_length(prefix: Bytes, most: int = MAX_HEADER_BYTES) -> int:
 
 def parse(header: Bytes) -> Layout:
     """The layout behind prefix and header. Raises CodecError for anything but a well-formed safetensors header."""
+    text = bytes(header[8:])
+    _check_cost(text)
     try:
-        entries = json.loads(bytes(header[8:]).decode())  # UTF-8 and nothing else
+        entries = json.loads(text.decode())  # UTF-8 and nothing else
     except (ValueError, RecursionError) as e:
         raise CodecError(f"not a tensor file: header is not JSON ({_brief(e)})") from None
     if not isinstance(entries, dict):
         raise CodecError("not a tensor file: header is not a JSON object")
     metadata = entries.pop("__metadata__", None)
-    text = metadata.get("fedjob", "") if isinstance(metadata, dict) else ""
-    if not isinstance(text, str):
+    shape = metadata.get("fedjob", "") if isinstance(metadata, dict) else ""
+    if not isinstance(shape, str):
         raise CodecError("not a tensor file: __metadata__.fedjob is not a string")
-    layout = Layout(tuple(_spec(name, entry) for name, entry in entries.items()), text)
+    layout = Layout(tuple(_spec(name, entry) for name, entry in entries.items()), shape)
     _check_skeleton(layout)
     end = 0
     for s in layout.data_order:
@@ -157,13 +161,21 @@ def parse(header: Bytes) -> Layout:
     return layout
 
 
+def _check_cost(text: bytes) -> None:
+    """Whether a header is worth parsing: what it would cost in memory is counted first. Raises CodecError."""
+    most = limits.FILE_TENSORS.value
+    marks = max(text.count(b"{") + text.count(b"["), text.count(b":"))
+    if text.count(b'"dtype"') > most or marks > _MARKS_A_TENSOR * most + 1000:
+        raise CodecError(f"a tensor file of more than {most} tensors, which is the most allowed")
+
+
 def _spec(name: str, entry: Any) -> Spec:
-    if not _is_text(name):
-        raise CodecError(f"tensor {_brief(name)}: the name is not Unicode text")
+    if why := _no_name(name):
+        raise CodecError(f"tensor {_brief(name)}: {why}")
     try:
         dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        # numpy and torch know at most 64 dimensions; and the product of very many would take very long.
-        whole = len(shape) <= 64 and all(
+        # The product of very many would take very long.
+        whole = len(shape) <= limits.TENSOR_DIMENSIONS.value and all(
             isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 1 << 63 for x in (*shape, start, stop)
         )
     except (KeyError, TypeError, ValueError):
@@ -279,8 +291,8 @@ class _Taken:
 
     def apart(self, node: Any, path: tuple[str, ...]) -> skeleton.Node | None:
         """The skeleton of `node`; None if nothing of it travels. Keys may be str or int (optimizers number their state)."""
-        if len(path) > MAX_DEPTH:
-            raise CodecError(f"{where(path[:8])}…: nested more than {MAX_DEPTH} deep, or a container that holds itself")
+        if len(path) > (most := limits.TREE_DEPTH.value):
+            raise CodecError(f"{where(path[:8])}…: nested more than {most} deep, or a container that holds itself")
         if isinstance(node, Mapping):
             return self._mapping(node, path)
         if isinstance(node, list | tuple):
@@ -321,8 +333,11 @@ class _Taken:
     def _leaf(self, node: Any, name: str, path: tuple[str, ...]) -> skeleton.Node:
         if name in self.leaves or name == "__metadata__":
             raise CodecError(f"{where(path)}: the name {name!r} is taken; rename one of the two")
-        if not _is_text(name):
-            raise CodecError(f"{where(path)}: the name {name!r} is not Unicode text")
+        if why := _no_name(name):
+            raise CodecError(f"{_brief(where(path))}: the name {_brief(name)}: {why}")
+        if len(self.leaves) == (most := limits.FILE_TENSORS.value):
+            step = "send a list of numbers as one array, or choose tensors with spec.model.exchange.include"
+            raise CodecError(f"{where(path)}: more than {most} tensors; {step}")
         leaf = self.leaves[name] = leaf_of(node, path)
         first = self._first.setdefault(leaf.memory, name) if leaf.memory is not None else name
         return {"x": name, "f": leaf.form} | ({} if first == name else {"s": first})
@@ -462,9 +477,12 @@ def _is_odd(leaf: skeleton.Node, spec: Spec) -> bool:
     return "o" in leaf and not {leaf["o"], spec.dtype} <= FLOATS
 
 
-def _is_text(name: str) -> bool:
-    """Whether a name can be written as UTF-8; half a surrogate pair cannot."""
-    return not any("\ud800" <= c <= "\udfff" for c in name)
+def _no_name(name: str) -> str:
+    """Why a tensor cannot have this name, "" if it can."""
+    if any("\ud800" <= c <= "\udfff" for c in name):  # half a surrogate pair
+        return "the name is not Unicode text"
+    most = limits.TENSOR_NAME.value
+    return f"the name is longer than {most} bytes" if len(name.encode()) > most else ""
 
 
 def _native_form() -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import narrow
+from . import narrow, values
 from . import wire_pb2 as wire
 from .acceptance import Header
 from .codec import Inflow, Outflow, difference_between, flatten, forms, header_length, parse
@@ -110,8 +110,8 @@ def announcement(
             parts["params"] = narrow.outgoing(parts["params"], config.wire_dtype)
     header = Header(
         num_examples=model.num_examples,
-        metrics={str(k): float(v) for k, v in (model.metrics or {}).items()},
-        meta=dict(model.meta or {}),
+        metrics=values.scores(model.metrics),
+        meta=values.notes(model.meta),
         params_type=ParamsType.FULL if evaluating else kind,
         base=digest,
         whole=whole,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import values
+
 
 class ParamsType(enum.StrEnum):
     """What `FLModel.params` holds."""
@@ -32,9 +34,9 @@ class FLModel:
 
     params: name -> tensor (torch, numpy, Python number; nested dicts and lists allowed), or None.
     optimizer_params: an optimizer's `state_dict()` or any such tree; averaged like params.
-    metrics: name -> number. Sent with params, they score the *received* model.
+    metrics: name -> number; an array or tensor of one element is one. Sent with params, they score the *received* model.
     start_round, current_round: counted from 0. total_rounds: how many the job wants.
-    meta: `num_examples` is the update's weight in the mean; anything JSON can hold may be added.
+    meta: `num_examples` is the update's weight in the mean; text, numbers, lists and dicts may be added.
     Raises ValueError for a type without params or a negative round.
     """
 
@@ -63,10 +65,11 @@ class FLModel:
 
     @property
     def num_examples(self) -> float:
-        """Weight of this update in the mean: `meta["num_examples"]`, or the steps of the round, or 1."""
-        meta = self.meta or {}
-        value = meta.get(MetaKey.NUM_EXAMPLES, meta.get(MetaKey.NUM_STEPS_CURRENT_ROUND))
-        return 1.0 if value is None else float(value)
+        """Weight of this update in the mean: `meta["num_examples"]`, or the steps of the round, or 1.
+
+        Raises TypeError for what is no number.
+        """
+        return values.examples(self.meta or {}, (MetaKey.NUM_EXAMPLES, MetaKey.NUM_STEPS_CURRENT_ROUND))
 
 
 def usable_weight(value: float) -> bool:

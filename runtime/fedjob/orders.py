@@ -6,10 +6,10 @@ import re
 
 from . import wire_pb2 as wire
 from .acceptance import plain_text
+from .api.limits import PART_BYTES
 from .errors import RemoteProtocolError
 from .model import PARTS
 
-MAX_PART_BYTES = 1 << 42  # beyond any model's: what is announced costs memory before it comes, 16 bytes per MiB
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -33,5 +33,5 @@ def _check(part: wire.Part) -> None:
         raise RemoteProtocolError(
             f"the server names {part.name} by {plain_text(repr(part.digest))}, which is no digest"
         )
-    if part.size > MAX_PART_BYTES:
-        raise RemoteProtocolError(f"the server announces {part.name} of {part.size} bytes; at most {MAX_PART_BYTES}")
+    if part.size > (most := PART_BYTES.value):
+        raise RemoteProtocolError(f"the server announces {part.name} of {part.size} bytes; at most {most}")

@@ -10,8 +10,8 @@ from contextlib import aclosing
 from pathlib import Path
 
 from . import wire_pb2 as wire
-from .acceptance import MAX_PARTS, plain_text
-from .api.limits import LOGGED_VALUES, OPEN_FETCHES
+from .acceptance import plain_text
+from .api.limits import ANSWER_PARTS, LOGGED_VALUES, OPEN_FETCHES
 from .asks import Upload
 from .chunks import ACK_EVERY, CHUNK_BYTES
 from .errors import IdentityError, TransportError
@@ -125,8 +125,10 @@ class JobService:
         first = await anext(stream, None)
         if not isinstance(first, wire.Frame) or not first.HasField("announce"):
             raise Refused("the first frame of an answer is its announcement")
-        if first.announce.key.kind not in KINDS or len(first.announce.parts) > MAX_PARTS:
-            raise Refused(f"an announcement is of one of {', '.join(KINDS)}, and of {MAX_PARTS} parts at the most")
+        if first.announce.key.kind not in KINDS or len(first.announce.parts) > ANSWER_PARTS.value:
+            raise Refused(
+                f"an announcement is of one of {', '.join(KINDS)}, and of {ANSWER_PARTS.value} parts at the most"
+            )
         first.announce.declined = plain_text(first.announce.declined)
         begun = await asyncio.to_thread(self._reception.begin, site, first.announce)
         if isinstance(begun, wire.Verdict):

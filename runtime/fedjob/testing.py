@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, narrow
+from . import checkpoint, narrow, values
 from .acceptance import Header, Refusal, check_header
 from .api import Exchange, Workflow
 from .asks import Open, sent_parts
@@ -176,7 +176,7 @@ class InMemory:
                 parts[name] = write(w.folder / f"{'-'.join(map(str, key))}-{site}-{name}", flowing(outflow))
         params_type = ParamsType.DIFF if "params" in parts and w.exchange.params == "Diff" else ParamsType.FULL
         base = opened.parts["params"].digest
-        header = Header(back.num_examples, dict(back.metrics or {}), dict(back.meta or {}), params_type, base)
+        header = Header(back.num_examples, values.scores(back.metrics), values.notes(back.meta), params_type, base)
         if problem := check_header(header, params_type, base) or opened.check_answer(header, parts, {}):
             w.out.setdefault(key, {})[site] = problem
             return False

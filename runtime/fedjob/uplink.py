@@ -40,6 +40,7 @@ from .incoming import Incoming
 from .orders import checked
 from .tally import ClientTally
 from .transport import Channel, Gone, PermissionDenied
+from .values import legible
 from .version import __version__
 
 log = logging.getLogger("fedjob")
@@ -435,7 +436,7 @@ def say_final(channel: Channel, attempt: int, reason: str, message: str) -> None
 
     Raises TransportError when that is not certain.
     """
-    farewell = wire.Farewell(reason=reason, message=message, final=True)
+    farewell = wire.Farewell(reason=reason, message=legible(message), final=True)
     said = (wire.Upward(hello=wire.Hello(attempt=attempt, version=__version__)), wire.Upward(farewell=farewell))
     for _ in channel.attend(iter(said)):
         pass  # the server hangs up when it has read everything

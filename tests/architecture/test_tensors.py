@@ -34,3 +34,33 @@ def test_the_rule_finds_what_it_is_for() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_tensor_is_made_on_a_device_that_is_named(path: Path) -> None:
     assert without_device(path.read_text()) == []
+
+
+def lossy(source: str) -> list[int]:
+    """Lines where JSON would turn what it cannot hold into something else."""
+    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
+    return [
+        n.lineno
+        for n in calls
+        if (
+            ast.unparse(n.func) in ("json.dump", "json.dumps") and {"default", "skipkeys"} & {k.arg for k in n.keywords}
+        )
+    ]
+
+
+def test_the_rule_on_json_finds_what_it_is_for() -> None:
+    assert lossy("json.dumps(x)\njson.dumps(x, default=str)\njson.dump(x, f, skipkeys=True)") == [2, 3]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_json_cannot_hold_is_never_turned_into_text(path: Path) -> None:
+    if path.name != "logs.py":  # a line of a log is for people
+        assert lossy(path.read_text()) == []
+
+
+@pytest.mark.parametrize("name", ["client", "exchange", "model"])
+def test_a_scripts_numbers_are_read_in_one_place(name: str) -> None:
+    """`values` knows which things are one number, and names those that are not."""
+    tree = ast.parse((ROOT / "runtime" / "fedjob" / f"{name}.py").read_text())
+    calls = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    assert not calls & {"float", "complex"}

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedjob import checkpoint, identity, local
-from fedjob.acceptance import MAX_HEADER_CHARACTERS, Header, read_header
+from fedjob.acceptance import Header, read_header
 from fedjob.api import FederatedJob, loads
+from fedjob.api.limits import ANSWER_TEXT
 from fedjob.config import read_server, read_site
 from fedjob.errors import ConfigError, StateError
 from fedjob.quantities import count_text, metric_text, seconds_text
@@ -116,7 +117,7 @@ def test_a_line_is_added_behind_a_torn_bomb(bomb: str, path: Path) -> None:
 @given(JSON | altered(json.loads(Header().to_json())))
 def test_the_header_of_an_answer_is_read_or_refused(document: Any) -> None:
     text = json.dumps(document)
-    with allocating_at_most(CONSTANT + MULTIPLE * min(len(text), MAX_HEADER_CHARACTERS)):
+    with allocating_at_most(CONSTANT + MULTIPLE * min(len(text), ANSWER_TEXT.value)):
         read_header(text)
 
 

@@ -106,6 +106,12 @@ GOOD = json.loads(Header().to_json())
         pytest.param(json.dumps({**GOOD, "metrics": [1]}), id="a list of metrics"),
         pytest.param(json.dumps({**GOOD, "metrics": {"accuracy": [1]}}), id="a list as a metric"),
         pytest.param(json.dumps({**GOOD, "metrics": {"accuracy": 10**400}}), id="a metric beyond floats"),
+        pytest.param(json.dumps({**GOOD, "metrics": {"accuracy": "0.5"}}), id="text as a metric"),
+        pytest.param(json.dumps({**GOOD, "metrics": {"accuracy": True}}), id="a truth value as a metric"),
+        pytest.param(json.dumps({**GOOD, "num_examples": "5"}), id="text as number of examples"),
+        pytest.param(
+            json.dumps({**GOOD, "meta": {"x": "é" * 40_000}}, ensure_ascii=False), id="more bytes than characters"
+        ),
         pytest.param(json.dumps({**GOOD, "meta": 3}), id="a number as meta"),
         pytest.param(json.dumps({**GOOD, "meta": "text"}), id="text as meta"),
         pytest.param(json.dumps({**GOOD, "params_type": "\ud800"}), id="half a surrogate pair"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjob.codec import MAX_HEADER_BYTES, Inflow, difference_between, flatten, header_length, parse
+from fedjob.api import limits
+from fedjob.codec import Inflow, difference_between, flatten, header_length, parse
 from fedjob.errors import CodecError
 
 
@@ -108,7 +110,7 @@ def test_a_malformed_header_is_refused(entries: Any, message: str) -> None:
         parse(header(entries))
 
 
-@pytest.mark.parametrize("length", [0, 1, MAX_HEADER_BYTES + 1, 2**64 - 1])
+@pytest.mark.parametrize("length", [0, 1, limits.FILE_HEADER.value + 1, 2**64 - 1])
 def test_an_absurd_header_length_is_refused_before_anything_is_read(length: int) -> None:
     with pytest.raises(CodecError, match="not a tensor file: header of"):
         header_length(struct.pack("<Q", length))
@@ -249,3 +251,51 @@ def test_a_header_is_utf_8_and_nothing_else() -> None:
 def test_a_header_may_be_bounded_more_narrowly() -> None:
     with pytest.raises(CodecError, match="header of 1001 bytes, allowed: 2 to 1000"):
         header_length((1001).to_bytes(8, "little"), 1000)
+
+
+def flat(count: int, name: str = "") -> bytes:
+    """A header of so many empty tensors."""
+    return header({f"{name}{i:x}": entry(shape=[0], offsets=[0, 0]) for i in range(count)})
+
+
+@pytest.fixture
+def few_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedjob.api.limits.FILE_TENSORS", replace(limits.FILE_TENSORS, value=100))
+
+
+@pytest.mark.parametrize(
+    "costly",
+    [
+        pytest.param(flat(101), id="tensors"),
+        pytest.param(header(b"[" + b"[]," * 2000 + b"1]"), id="lists"),
+        pytest.param(header(b'{"a":[' + b"{}," * 2000 + b"1]}"), id="objects"),
+        pytest.param(header(b"{" + b'"a":1,' * 2000 + b'"b":1}'), id="keys"),
+    ],
+)
+def test_what_would_cost_too_much_is_refused_before_it_is_parsed(
+    costly: bytes, few_tensors: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedjob.codec.json.loads", lambda _: pytest.fail("it was parsed"))
+    with pytest.raises(CodecError, match="more than 100 tensors"):
+        parse(costly)
+
+
+def test_as_many_tensors_as_are_allowed_travel_in_any_nesting(few_tensors: None) -> None:
+    for tree in (
+        {str(i): np.ones(1) for i in range(100)},
+        {"state": {i: {"step": 1.0, "m": np.ones(1), "v": np.ones(1)} for i in range(33)}},
+        [[[1.0]]] * 100,
+    ):
+        parse(flatten(tree).layout.header)
+    with pytest.raises(CodecError, match="100: more than 100 tensors; send a list of numbers as one array"):
+        flatten([1.0] * 101)
+
+
+def test_a_name_is_bounded_in_bytes() -> None:
+    most = limits.TENSOR_NAME.value
+    parse(flatten({"é" * (most // 2): 1}).layout.header)
+    with pytest.raises(CodecError, match=f"longer than {most} bytes") as refused:
+        flatten({"é" * (most // 2) + "x": 1})
+    assert len(str(refused.value)) < 400
+    with pytest.raises(CodecError, match=f"longer than {most} bytes"):
+        parse(flat(1, "é" * (most // 2)))

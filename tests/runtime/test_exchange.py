@@ -19,7 +19,7 @@ from fedjob import wire_pb2 as wire
 from fedjob.acceptance import Header, read_header
 from fedjob.codec import Inflow, Outflow
 from fedjob.config import SiteConfig
-from fedjob.errors import LocalProtocolError
+from fedjob.errors import CodecError, LocalProtocolError
 from fedjob.exchange import announcement, offer
 from fedjob.model import FLModel, ParamsType
 from fedjob.stored import write
@@ -198,7 +198,15 @@ def test_the_forms_that_a_script_sends_are_remembered_for_what_it_receives(tmp_p
         pytest.param(FLModel(), "Train", ValueError, "neither params nor metrics are set", id="nothing"),
         pytest.param(FLModel(params={"w": 1}), "Evaluate", ValueError, "metrics are asked for", id="params for metrics"),
         pytest.param(FLModel(metrics={"a": "good"}  # type: ignore[dict-item]
-), "Train", ValueError, "good", id="a word as a metric"),
+), "Train", TypeError, r"metrics\['a'\] is a str", id="a word as a metric"),
+        pytest.param(FLModel(params={"w": 1}, meta={"delta": np.ones(2)}), "Train", TypeError, r"meta\['delta'\] is an ndarray",
+                     id="an array in meta"),
+        pytest.param(FLModel(params={"w": 1}, meta={"num_examples": True}), "Train", TypeError, "num_examples",
+                     id="a truth value as a weight"),
+        pytest.param(FLModel(params={"b": {"w": 1j}}), "Train", CodecError, "params: b/w: a complex .*or exclude it",
+                     id="a tensor of the params"),
+        pytest.param(FLModel(params={"w": 1}, optimizer_params={"m": [b"x"]}), "Train", CodecError,
+                     "optimizer_params: m/0: a bytes cannot travel.*strings$", id="a tensor of the optimizer"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_sent_is_refused_in_the_script(

@@ -51,6 +51,79 @@ METRIC_SERIES: Final = Limit(
     "further names are left out and counted",
 )
 
+_ANSWER: Final = "What an answer says beside its tensors"
+
+ANSWER_TEXT: Final = Limit(
+    _ANSWER,
+    "metrics and meta of an answer, as JSON",
+    64 << 10,
+    "bytes",
+    "they end in the journal, in history and in the report",
+    "the answer is refused as Malformed",
+)
+ANSWER_DEPTH: Final = Limit(
+    _ANSWER,
+    "nesting of meta",
+    32,
+    "levels",
+    "far above what people write, far below the interpreter's stack",
+    "the answer is refused as Malformed",
+)
+ANSWER_PARTS: Final = Limit(
+    _ANSWER,
+    "parts that an answer announces",
+    8,
+    "parts",
+    "there are two: params and optimizer_params",
+    "the call is refused",
+)
+
+_FILE: Final = "A tensor file, on the wire either way, or on disk"
+
+FILE_HEADER: Final = Limit(
+    _FILE,
+    "its header: names, shapes and nesting",
+    32 << 20,
+    "bytes",
+    "room for as many tensors as are allowed, with names of 100 bytes",
+    "the file is refused before the header is read",
+)
+FILE_TENSORS: Final = Limit(
+    _FILE,
+    "tensors in it",
+    1 << 17,
+    "tensors",
+    "each costs the reader a kilobyte and some microseconds; the largest published models have 92,000",
+    "the file is refused before the header is parsed; a script is told before anything is sent",
+)
+TENSOR_NAME: Final = Limit(
+    _FILE,
+    "name of a tensor: the keys on the way to it, joined",
+    8 << 10,
+    "bytes of UTF-8",
+    "names end in messages and logs",
+    "the file is refused; a script is told before anything is sent",
+)
+TENSOR_DIMENSIONS: Final = Limit(
+    _FILE, "dimensions of a tensor", 64, "dimensions", "numpy and torch know no more", "the file is refused"
+)
+TREE_DEPTH: Final = Limit(
+    _FILE,
+    "dicts, lists and tuples inside of each other",
+    100,
+    "levels",
+    "far below the interpreter's stack, far above an optimizer's state",
+    "the value is refused",
+)
+PART_BYTES: Final = Limit(
+    _FILE,
+    "size that a server announces to a site",
+    1 << 42,
+    "bytes",
+    "what is announced costs memory before it comes, 16 bytes per MiB",
+    "the site ends with RemoteProtocolError",
+)
+
 
 def table() -> tuple[Limit, ...]:
     """Every limit of this module, in the order of its definition."""
