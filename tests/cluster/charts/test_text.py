@@ -26,7 +26,7 @@ class Reader(yaml.SafeLoader):
     """YAML as Kubernetes reads it: 1e3, y and 0o7 are no text either."""
 
 
-Reader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+Reader.add_implicit_resolver(
     "tag:yaml.org,2002:null",
     re.compile(r"^([-+]?[0-9][0-9_.]*[eE][-+]?[0-9]+|[yYnN]|0o[0-7]+)$"),
     list("+-0123456789yYnN"),
