@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
+from fedjob.last_words import said_last
+
 from .names import ROLE_LABEL, RUN_LABEL, SITE_LABEL
 
 Raw = Mapping[str, Any]
@@ -338,7 +340,7 @@ def _last_words(end: Raw) -> tuple[str, str]:
         said = json.loads(text)
         return str(said["reason"]), str(said["message"])
     except (ValueError, KeyError, TypeError):
-        return "", text[-_MAX_WORDS:].strip()
+        return "", said_last(text)
 
 
 def _of_the_pod(status: Raw, conditions: Mapping[str, Raw]) -> str:

@@ -11,18 +11,23 @@ _OF_A_LAUNCHER = "ChildFailedError"  # torchrun's own, behind that of the script
 
 
 def last_words(log: Path, since: int = 0) -> str:
-    """The exception that a traceback after `since` bytes of a log names, else its last line; "" if there is none.
-
-    One line, without what a terminal would obey.
-    """
+    """`said_last` of what is behind `since` bytes of a log; "" if there is no such log."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(since, size - _TAIL_BYTES, 0))
-            text = file.read(_TAIL_BYTES).decode("utf-8", errors="replace")
+            return said_last(file.read(_TAIL_BYTES).decode("utf-8", errors="replace"))
     except OSError:
         return ""
-    line = " ".join((_exception(text.splitlines()) or _last(text.splitlines())).split())
+
+
+def said_last(text: str) -> str:
+    """The exception that the last traceback of a text names, else its last line; "" if there is none.
+
+    One line of at most 300 characters, without what a terminal would obey.
+    """
+    lines = text.splitlines()
+    line = " ".join((_exception(lines) or _last(lines)).split())
     plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     return plain if len(plain) <= _MOST_CHARACTERS else f"{plain[: _MOST_CHARACTERS - 1]}…"
 
