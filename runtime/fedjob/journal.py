@@ -37,7 +37,7 @@ class Journal:
         self.folder = folder
         path = folder / _FILE
         self.records, good = _read(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         os.ftruncate(self._fd, good)
         os.lseek(self._fd, good, os.SEEK_SET)
         self._before = max((r["at"] for r in self.records), default=0.0)

@@ -83,8 +83,8 @@ class Spool:
             try:
                 for i, path in enumerate(self._paths):
                     take_spare(self._spares, path)
-                    self._fds.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-                    self._table_fds.append(os.open(f"{path}{_TABLE}", os.O_RDWR | os.O_CREAT, 0o600))
+                    self._fds.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
+                    self._table_fds.append(os.open(f"{path}{_TABLE}", os.O_RDWR | os.O_CREAT, 0o666))
                     self._read_back(i)
             except BaseException:
                 self.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -155,21 +155,18 @@ def replacing(path: Path, *, durable: bool = True, spares: Path | None = None) -
     durable: it is on the disk then, also for a machine that loses its power. spares: see `retire`; what an old file held is
     still in it.
     """
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    if spares is not None:
-        os.close(fd)
-        Path(temporary).unlink()
-        take_spare(spares, Path(temporary))
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    take_spare(spares, temporary)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o666)  # who else may read it, the umask says
     try:
         with os.fdopen(fd, "wb") as f:
             yield f
             f.flush()
             if durable:
                 os.fsync(f.fileno())
-        Path(temporary).rename(path)
+        temporary.rename(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)

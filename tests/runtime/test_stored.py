@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from fedjob.codec import Layout, Spec, flatten
 from fedjob.errors import StateError
-from fedjob.stored import file_digest, open_stored, replacing, write, write_values
+from fedjob.stored import file_digest, open_stored, replacing, write, write_values, write_whole
 from fedjob.trees import BLOCK_ELEMENTS, Block, Computed, first_not_finite, in_memory
 
 SHORT_FLOATS = {
@@ -199,3 +200,14 @@ def test_a_nan_in_the_last_block_is_found() -> None:
     values = np.zeros(BLOCK_ELEMENTS + 2, np.float32)
     values[-1] = np.nan
     assert first_not_finite(in_memory({"w": values})) == "w"
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_who_else_may_read_a_file_the_umask_says(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_values(tmp_path / "m", TREE)
+        write_whole(tmp_path / "small", b"text")
+    finally:
+        os.umask(before)
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("m", "small")} == {0o666 & ~umask}
