@@ -45,7 +45,7 @@ def _first_touch() -> float:
 
 
 def _field(path: str, name: str) -> str | None:
-    for line in Path(path).read_text().splitlines():
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:
             return value.strip()

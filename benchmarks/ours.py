@@ -105,7 +105,7 @@ def running(folder: Path, job: Job) -> Iterator[Running]:
     log, file = work / "run.log", work / "job.json"
     with contained(), marks(work) as seen, watched(_role, job.sample_seconds) as usage:
         variables = {VARIABLE: str(seen.path), GO_VARIABLE: str(seen.go), **job.variables}
-        file.write_text(json.dumps(_manifest(job, variables), indent=1))
+        file.write_text(json.dumps(_manifest(job, variables), indent=1), encoding="utf-8")
         began = time.monotonic()
         process = start([COMMAND, "run", file, "--runs", work / "runs"], log, cwd=work, env={})
         yield Running(job, process, log, began, seen, usage)
@@ -114,7 +114,7 @@ def running(folder: Path, job: Job) -> Iterator[Running]:
 def finished(job: Running) -> OurRun:
     """Wait for the end of a job, inside its `running`. Raises MeasureError if it fails."""
     succeed(job.process, job.log, START_SECONDS)
-    history = (job.log.parent / "runs" / f"{NAME}-01" / "history.jsonl").read_text()
+    history = (job.log.parent / "runs" / f"{NAME}-01" / "history.jsonl").read_text(encoding="utf-8")
     lightened(job.log.parent)
     return OurRun(job.job.work, job.began, job.marks, job.usage, [json.loads(line) for line in history.splitlines()])
 

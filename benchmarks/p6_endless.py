@@ -70,9 +70,11 @@ def _transfer(settings: Settings, folder: Path, way: str, cuts: int, expected: s
 
 def _start(side: str, folder: Path, size: int, port: int) -> subprocess.Popen[str]:
     command = [sys.executable, synthetic.__file__, side, str(folder), str(size), str(port)]
-    log = (folder / f"{side}.log").open("a")
+    log = (folder / f"{side}.log").open("a", encoding="utf-8")
     with log:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, encoding="utf-8"
+        )
 
 
 def _line(process: subprocess.Popen[str], seconds: float) -> dict[str, Any]:

@@ -19,7 +19,9 @@ def measure(settings: Settings) -> Figure:
     """The test tells what it counted. Raises MeasureError if it fails."""
     report = emptied(settings.folder / "p8") / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", TEST]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=_SECONDS, check=False, encoding="utf-8"
+    )
     if done.returncode != 0:
         raise MeasureError(f"{TEST} ended with exit code {done.returncode}:\n{done.stdout[-2000:]}")
     told = ElementTree.parse(report).iter("property")

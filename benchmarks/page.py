@@ -23,9 +23,9 @@ _FUNCTIONS = 8
 
 def write(result: dict[str, Any]) -> None:
     """Replace the page's figures and its picture."""
-    before, rest = PAGE.read_text().split(BEGIN)
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{figures(result)}\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}\n{figures(result)}\n{END}{after}", encoding="utf-8")
     plot.draw(result, PICTURE)
 
 
@@ -182,7 +182,7 @@ _SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 if __name__ == "__main__":
-    told = json.loads(Path(sys.argv[1]).read_text())
+    told = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if sys.argv[2:] == ["-"]:
         print(figures(told))
     else:

@@ -188,8 +188,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Write a result as .svg or .html."""
     measures = {name: m for name, m in result.items() if name != "machine" and "error" not in m}
     writer = {".svg": svg, ".html": html}[path.suffix]
-    path.write_text(writer(charts(measures), caption(result["machine"])))
+    path.write_text(writer(charts(measures), caption(result["machine"])), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+    draw(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]))

@@ -94,7 +94,7 @@ def isolated(command: Sequence[str | Path], ports: Sequence[int]) -> list[str | 
 
 def tail(log: Path, lines: int = 15) -> str:
     """The last lines of a log."""
-    found = log.read_text(errors="replace").splitlines()[-lines:] if log.exists() else []
+    found = log.read_text(errors="replace", encoding="utf-8").splitlines()[-lines:] if log.exists() else []
     return "\n".join(line[:300] for line in found)
 
 
@@ -104,7 +104,7 @@ def descendants() -> set[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The command's name, in parentheses, may hold spaces and parentheses itself.
-            parent = int(stat.read_text(errors="replace").rsplit(")", 1)[1].split()[1])
+            parent = int(stat.read_text(errors="replace", encoding="utf-8").rsplit(")", 1)[1].split()[1])
             children.setdefault(parent, set()).add(int(stat.parent.name))
     found: set[int] = set()
     queue = [os.getpid()]

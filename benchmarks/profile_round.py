@@ -104,7 +104,7 @@ def _recorded(perf: str, folder: Path, pids: list[int]) -> Iterator[Path]:
 
 
 def _output(*command: str) -> list[str]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_END_SECONDS, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_END_SECONDS, check=False, encoding="utf-8")
     if done.returncode != 0:
         raise MeasureError(f"{' '.join(command[:2])} ended with exit code {done.returncode}: {done.stderr[-500:]}")
     return done.stdout.splitlines()

@@ -54,7 +54,9 @@ def connected(folder: Path) -> Iterator[RawTls]:
         receive = [sys.executable, __file__, "receive", *files, str(port)]
         start(receive, log, cwd=folder, env={}, pass_fds=(port,))
         send = [sys.executable, __file__, "send", *files, str(listener.getsockname()[1])]
-    sender = subprocess.Popen(send, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    sender = subprocess.Popen(
+        send, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, encoding="utf-8"
+    )
     try:
         if (cipher := _line(sender, _START_SECONDS, log).strip()) != f"TLSv1.3 {CIPHER}":
             raise MeasureError(f"raw TLS came up with {cipher}")

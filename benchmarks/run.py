@@ -84,12 +84,12 @@ def _write(
     path: Path, described: dict[str, Any], figures: dict[str, Figure], failures: dict[str, str], *, keep: bool
 ) -> dict[str, Any]:
     """Write the result, and return it. keep: measures that were not taken now stay as they are in the file."""
-    old: dict[str, Any] = json.loads(path.read_text()) if keep and path.exists() else {}
+    old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if keep and path.exists() else {}
     new = {name: {**asdict(figure), "taken": described["date"]} for name, figure in figures.items()}
     new |= {name: {"met": False, "error": why, "taken": described["date"]} for name, why in failures.items()}
     result = {name: (old | new)[name] for name in MEASURES if name in old | new} | {"machine": described}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return result
 
 

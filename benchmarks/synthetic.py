@@ -228,7 +228,7 @@ def _uplink(folder: Path, port: int) -> Uplink:
 
 def _peak_bytes() -> int:
     """Of this program; getrusage would count what the process was before its exec."""
-    with Path("/proc/self/status").open() as f:
+    with Path("/proc/self/status").open(encoding="utf-8") as f:
         return next(int(line.split()[1]) << 10 for line in f if line.startswith("VmHWM:"))
 
 

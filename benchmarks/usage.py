@@ -135,7 +135,7 @@ def _watch(usage: Usage, stop: threading.Event, period: float) -> None:
 
 def available_memory() -> int:
     """Bytes that processes can still have."""
-    with Path("/proc/meminfo").open() as f:
+    with Path("/proc/meminfo").open(encoding="utf-8") as f:
         for line in f:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
@@ -143,9 +143,9 @@ def available_memory() -> int:
 
 
 def _sample(pid: int, now: float) -> Sample:
-    with Path(f"/proc/{pid}/status").open() as f:
+    with Path(f"/proc/{pid}/status").open(encoding="utf-8") as f:
         anonymous = next((int(line.split()[1]) << 10 for line in f if line.startswith("RssAnon:")), None)
     if anonymous is None:
         raise ProcessLookupError(f"{pid} has ended and waits to be reaped")
-    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace", encoding="utf-8").rsplit(")", 1)[1].split()
     return Sample(now, anonymous, int(fields[11]) / _TICKS, int(fields[12]) / _TICKS)

@@ -19,5 +19,5 @@ def wait_for_go() -> None:
 
 def anonymous_bytes() -> int:
     """What this process holds and cannot give back."""
-    with Path("/proc/self/status").open() as f:
+    with Path("/proc/self/status").open(encoding="utf-8") as f:
         return next(int(line.split()[1]) << 10 for line in f if line.startswith("RssAnon:"))

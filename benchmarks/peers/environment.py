@@ -52,13 +52,15 @@ def environment(peer: str, version: str, *others: str, unbound: tuple[str, ...] 
 def versions(folder: Path, *names: str) -> dict[str, str]:
     """Versions of the distributions `names` in an environment."""
     code = "import importlib.metadata as m, sys; print(*[m.version(n) for n in sys.argv[1:]])"
-    found = subprocess.run([folder / "bin/python", "-c", code, *names], check=True, capture_output=True, text=True)
+    found = subprocess.run(
+        [folder / "bin/python", "-c", code, *names], check=True, capture_output=True, text=True, encoding="utf-8"
+    )
     return dict(zip(names, found.stdout.split(), strict=True))
 
 
 def _requirements(folder: Path, peer: str, unbound: tuple[str, ...]) -> list[str]:
     command: list[str | Path] = [folder / "bin/python", "-c", _REQUIREMENTS, peer, *unbound]
-    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout
     return found.splitlines()
 
 

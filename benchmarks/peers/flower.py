@@ -76,7 +76,8 @@ def _deploy(bin_: Path, work: Path, env: dict[str, str], clients: int) -> subpro
     address = f"127.0.0.1:{port}"
     (work / "config.toml").write_text(
         f'[superlink]\ndefault = "benchmark"\n\n'
-        f'[superlink.benchmark]\naddress = "{address}"\nroot-certificates = "{tls.ca}"\n'
+        f'[superlink.benchmark]\naddress = "{address}"\nroot-certificates = "{tls.ca}"\n',
+        encoding="utf-8",
     )
     files: list[str | Path] = ["--ssl-ca-certfile", tls.ca, "--ssl-certfile", tls.certificate, "--ssl-keyfile", tls.key]
     # The apps are found by name, and nothing is installed while the job runs.

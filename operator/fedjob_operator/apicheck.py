@@ -136,7 +136,9 @@ def main() -> int:
     parser.add_argument("--token", type=Path, default=_ACCOUNT / "token", help="file with a token")
     parser.add_argument("--ca", type=Path, default=_ACCOUNT / "ca.crt", help="file with the API server's authority")
     given = parser.parse_args()
-    api = Api(given.server, given.token.read_text().strip(), ssl.create_default_context(cafile=str(given.ca)))
+    api = Api(
+        given.server, given.token.read_text(encoding="utf-8").strip(), ssl.create_default_context(cafile=str(given.ca))
+    )
     results = list(
         run(
             (

@@ -303,4 +303,4 @@ class _Plain(yaml.SafeDumper):
 
 if __name__ == "__main__":
     for name, content in definitions().items():
-        Path(sys.argv[1], name).write_text(text(content))
+        Path(sys.argv[1], name).write_text(text(content), encoding="utf-8")

@@ -157,7 +157,7 @@ def _locked(run: Run) -> Iterator[None]:
     """Alone in the run's folder. Raises ConfigError."""
     with contextlib.ExitStack() as stack:
         with usable(str(run.folder)):
-            lock = stack.enter_context((run.folder / "state" / "lock").open("w"))
+            lock = stack.enter_context((run.folder / "state" / "lock").open("w", encoding="utf-8"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

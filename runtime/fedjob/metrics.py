@@ -184,7 +184,7 @@ def _of_sites(scalars: Scalars) -> dict[tuple[str, ...], float]:
 def anonymous_bytes() -> float:
     """What this process holds besides files; 0 where the system does not tell."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("RssAnon:"):
                 return float(line.split()[1]) * 1024
     except OSError:

@@ -54,7 +54,7 @@ def log_refusals(log: logging.Logger) -> None:
     os.set_blocking(writer, False)
     os.dup2(writer, 2)
     os.close(writer)
-    sys.stderr = os.fdopen(terminal, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(terminal, "w", buffering=1, errors="backslashreplace", closefd=False, encoding="utf-8")
     faulthandler.enable(sys.stderr)  # a crash must not depend on a thread to be seen
     arguments = (os.fdopen(reader, "rb"), terminal, log)
     pump = threading.Thread(target=_pump, args=arguments, name="refusals", daemon=True)

@@ -425,7 +425,9 @@ def _publish(config: ServerConfig, master: Tree) -> FinalModel:
     temporary.unlink(missing_ok=True)
     model = narrow.own_form(master)
     if config.initial is not None and config.job.spec.model.exchange.include:
-        model = narrow.laid_over(open_stored(config.initial, (config.state / _REST_FILE).read_text()), model)
+        model = narrow.laid_over(
+            open_stored(config.initial, (config.state / _REST_FILE).read_text(encoding="utf-8")), model
+        )
     if (kept := stored_form(model)) is None:
         kept = write(temporary, model)
     else:

@@ -226,7 +226,7 @@ async def _configure(where: Where, configuration: Configuration) -> str:
     named = str(where.kubeconfig or os.environ.get("KUBECONFIG") or "")
     if not named and not _USUAL.exists() and _IN_CLUSTER_NAMESPACE.exists():
         load_incluster_config(client_configuration=configuration)
-        return _IN_CLUSTER_NAMESPACE.read_text().strip()
+        return _IN_CLUSTER_NAMESPACE.read_text(encoding="utf-8").strip()
     paths = named or str(_USUAL)
     if not any(Path(path).expanduser().exists() for path in paths.split(os.pathsep) if path):
         raise ConfigException("no such file")
