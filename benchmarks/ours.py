@@ -150,6 +150,8 @@ def lacking(folder: Path, size: int, clients: int) -> str:
 
 
 def _role(command: str, variables: dict[str, str]) -> str:
+    if "/fedjob/warden.py" in command:
+        return ""  # it has the script's environment
     if site := Path(variables.get("FEDJOB_CONFIG", "")).stem:
         return f"client/{site}"
     if "fedjob.server" in command:

@@ -91,6 +91,7 @@ class _Session:
     forms: dict[str, Mapping[str, str]] = field(default_factory=dict)  # part -> tensor name -> torch or numpy
     thread_failure: str = ""
     received_at: float = 0.0  # monotonic
+    process: int = field(default_factory=os.getpid)
 
 
 _session: _Session | None = None
@@ -103,17 +104,24 @@ def init(
 
     model: a state dict offered as the initial model; it is read if the server has none and asks this site, at the latest in
     the first `is_running` or `receive`. rank: of this process within its site; default: torchrun's RANK, else 0.
-    Raises ConfigError if the script was not started by fedjob, IdentityError if its certificate will not do.
+    Raises ConfigError if the script was not started by fedjob, or by a script that is in the job; IdentityError if its certificate
+    will not do.
     """
     global _session
     if model is not None and not isinstance(model, Mapping):
         raise TypeError(f"init(model): a state dict (name -> tensor) is expected, got {type(model).__name__}")
+    if _session is not None and _session.process != os.getpid():
+        raise LocalProtocolError(
+            f"fedjob.init() was called by process {_session.process}, of which this one, {os.getpid()}, is a fork: the session goes "
+            "on there"
+        )
     if _session is not None:
         _log.warning("fedjob.init() was called before; the session goes on")
         return Context()
-    from .config import read_ranks, read_site
+    from .config import enter_session, read_ranks, read_site
 
     config, ranks = read_site(config_file), read_ranks(rank)
+    enter_session()
     gang = None
     if ranks.world_size > 1:
         from .gang import Gang
@@ -412,6 +420,10 @@ def _leave(error: BaseException | None = None) -> None:
     """Say what this process knows of its end. Whether it is started again, whoever supervises it knows alone."""
     global _session
     s, _session = _session, None
+    if s is not None and s.process == os.getpid():
+        from .config import leave_session
+
+        leave_session()
     if s is not None and s.gang is not None:
         s.gang.close()
     if s is not None and s.renewal is not None:

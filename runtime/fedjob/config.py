@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,6 +23,13 @@ from .version import __version__
 T = TypeVar("T", bound=BaseModel)
 CONFIG_VARIABLE = "FEDJOB_CONFIG"
 DATA_VARIABLE = "FEDJOB_DATA"
+OWN_PREFIX = "FEDJOB_"
+_SESSION_VARIABLE = "FEDJOB_SESSION"  # the process that is in the job; what it starts inherits this
+# What a launcher tells a process of its place among others, and what else torchrun heeds.
+_PLACES = re.compile(
+    "(LOCAL_|GROUP_|ROLE_|NODE_)?RANK|((LOCAL|GROUP|ROLE)_)?WORLD_SIZE|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*|PET_.*"
+    "|SLURM_(PROCID|NTASKS|LOCALID|NODEID)|(OMPI|MV2)_COMM_WORLD_(LOCAL_)?(RANK|SIZE)|PMIX?_(RANK|SIZE)"
+)
 LogFormat = Literal["text", "json"]
 
 
@@ -103,8 +111,44 @@ def read_site(path: str | None = None) -> SiteConfig:
     return _read(SiteConfig, Path(name))
 
 
+def inherited() -> dict[str, str]:
+    """The environment for processes of a job: without the place that this process has among others, or in another job."""
+    return {n: v for n, v in os.environ.items() if not (_PLACES.fullmatch(n) or n.startswith(OWN_PREFIX))}
+
+
+def enter_session() -> None:
+    """Let what this process starts know that it is in the job. Raises ConfigError if a process that started it is."""
+    owner = os.environ.get(_SESSION_VARIABLE, "")
+    if owner.isdecimal() and int(owner) != os.getpid() and _lives(int(owner)):
+        raise ConfigError(
+            f"the training script, process {owner}, is in the job already and has started this process {os.getpid()}: only one of "
+            "a site may call fedjob.init(). Put what a started process must not run under `if __name__ == '__main__':`"
+        )
+    os.environ[_SESSION_VARIABLE] = str(os.getpid())
+
+
+def leave_session() -> None:
+    """This process is in no job any more; what it starts may be."""
+    os.environ.pop(_SESSION_VARIABLE, None)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
 def read_ranks(rank: int | str | None = None) -> Ranks:
-    """Rank and world size from torchrun's environment; `rank` overrides. Raises ConfigError."""
+    """Rank and world size from torchrun's environment; `rank` overrides. Raises ConfigError.
+
+    A container's first process was started by no launcher: what its environment says of ranks is of something else.
+    """
+    if rank is None and os.getpid() == 1:
+        return Ranks()
     try:
         return Ranks(rank=int(os.environ.get("RANK", "0") if rank is None else rank),
                      world_size=int(os.environ.get("WORLD_SIZE", "1")))  # fmt: skip
@@ -120,7 +164,7 @@ def text(config: ServerConfig | SiteConfig, *, indent: int | None = None) -> str
 
 def write(path: Path, config: ServerConfig | SiteConfig) -> None:
     """Write a configuration for `read_server` or `read_site`."""
-    path.write_text(text(config, indent=1))
+    path.write_text(text(config, indent=1), encoding="utf-8")
 
 
 def _read(kind: type[T], path: Path) -> T:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from . import changes, conclusion, identity, run_folder, warden
+from . import changes, conclusion, identity, run_folder, site_folder, warden
 from . import config as configuration
 from .api import FederatedJob, JobFileError, Site, load, to_yaml
 from .conclusion import Conclusion
@@ -217,10 +217,12 @@ def _write_inputs(run: Run) -> None:
     if run.watched:
         _write_targets(run)
     _issue_certificates(run)
-    directory = _code_directory(run)
-    run.processes = {SERVER: _server_process(run, directory)}
+    scratch = [run.keys / "initial"] if run.job.spec.model.initial is not None else []
+    folders = {site.name: run.folder / "sites" / site.name for site in run.job.spec.sites}
+    _fill(run, [*scratch, *folders.values()])
+    run.processes = {SERVER: _server_process(run)}
     for site in run.job.spec.sites:
-        run.processes[site.name] = _site_process(run, site, directory)
+        run.processes[site.name] = _site_process(run, site, folders[site.name])
 
 
 def _write_targets(run: Run) -> None:
@@ -254,18 +256,22 @@ def _issue_certificates(run: Run) -> None:
         identity.write(credentials, run.keys / site.name)
 
 
-def _code_directory(run: Run) -> Path:
-    """Where the script runs: the job file's folder, or the files that the job carries."""
-    if not run.job.spec.trainer.files:
-        return run.source
-    directory = run.folder / "trainer"
-    for name, text in run.job.spec.trainer.files.items():
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_text(text)
-    return directory
+def _fill(run: Run, folders: list[Path]) -> None:
+    """Working folders, with the files that the job carries; else with what lies beside the job file."""
+    if texts := run.job.spec.trainer.files:
+        for folder in folders:
+            site_folder.fill_with_texts(folder, texts)
+        return
+    what = site_folder.beside(run.source, run.folder)
+    for folder in folders:
+        site_folder.fill(folder, what)
+    if shared := what.shared:
+        log.warning(
+            "not copied for each site, too large: %s; what a script writes there, all sites share", ", ".join(shared)
+        )
 
 
-def _server_process(run: Run, directory: Path) -> Process:
+def _server_process(run: Run) -> Process:
     policy = run.job.spec.failure_policy
     config = configuration.ServerConfig(
         job=run.job,
@@ -276,12 +282,14 @@ def _server_process(run: Run, directory: Path) -> Process:
         tls=run.keys / SERVER,
         run=run.folder,
         state=run.folder / "state",
-        initial=_initial(run, directory),
+        initial=_initial(run),
         metrics=run.metrics.get(SERVER),
     )
     path = run.keys / "server.json"
     configuration.write(path, config)
-    environment = {**os.environ, **SERVER_ENVIRONMENT, **_MALLOC, "GRPC_TRACE": "handshaker"}
+    environment = {
+        **configuration.inherited(), **SERVER_ENVIRONMENT, **_MALLOC, "GRPC_TRACE": "handshaker", "PYTHONUTF8": "1",
+    }  # fmt: skip
     command = [sys.executable, "-m", "fedjob.server", str(path)]
     return Process(SERVER, command, run.folder, environment, Budget(policy.server_restarts, policy.refill_on_rounds))
 
@@ -308,8 +316,9 @@ def _site_process(run: Run, site: Site, directory: Path) -> Process:
     )
     path = run.keys / f"{site.name}.json"
     configuration.write(path, config)
-    own = {variable.name: variable.value for variable in (*spec.trainer.env, *site.env)}
-    environment = {**_shared_cores(len(spec.sites)), **os.environ, **_MALLOC, "PYTHONUNBUFFERED": "1", **own}
+    own = {variable.name: _as_utf8(variable.value) for variable in (*spec.trainer.env, *site.env)}
+    defaults = {**_shared_cores(len(spec.sites)), "PYTHONUTF8": "1"}  # as in a pod, whatever the locale
+    environment = {**defaults, **configuration.inherited(), **_MALLOC, "PYTHONUNBUFFERED": "1", **own}
     environment[configuration.CONFIG_VARIABLE] = str(path)
     if site.data is not None:
         environment[configuration.DATA_VARIABLE] = str(_data(run, site))
@@ -335,15 +344,21 @@ def _check_program(program: str, directory: Path, environment: Mapping[str, str]
 def _command(job: FederatedJob) -> list[str]:
     """The training script's command: `python` is the interpreter that runs fedjob; torchrun for several processes."""
     trainer = job.spec.trainer
-    program, *arguments = trainer.command
+    holding = (
+        warden.COMMAND if sys.platform == "linux" else ()
+    )  # what starts sessions of its own outlives the script otherwise
+    program, *arguments = map(_as_utf8, trainer.command)
     if program not in ("python", "python3"):
-        return [program, *arguments]
+        return [*holding, program, *arguments]
     if trainer.processes_per_node == 1:
-        return [sys.executable, *arguments]
+        return [*holding, sys.executable, *arguments]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={trainer.processes_per_node}"]
-    # torchrun's workers outlive it otherwise
-    holding = [sys.executable, *warden.MODULE] if sys.platform == "linux" else []
     return [*holding, sys.executable, *torchrun, *arguments]
+
+
+def _as_utf8(text: str) -> str:
+    """What Python turns into the bytes of UTF-8 when it starts a process, whatever the locale."""
+    return os.fsdecode(text.encode())
 
 
 def _shared_cores(sites: int) -> dict[str, str]:
@@ -361,7 +376,7 @@ def _data(run: Run, site: Site) -> Path:
     raise ConfigError(f"--data {site.data}={path}: no such file or folder")
 
 
-def _initial(run: Run, directory: Path) -> Path | None:
+def _initial(run: Run) -> Path | None:
     """The file that the first model is read from, made by the trainer's code if the job names an object."""
     initial = run.job.spec.model.initial
     if initial is None:
@@ -377,7 +392,10 @@ def _initial(run: Run, directory: Path) -> Path | None:
         command = [sys.executable, "-m", "fedjob.initial", str(initial.object), str(path)]
         seconds = run.job.spec.start_deadline_seconds
         try:
-            made = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=seconds)
+            made = subprocess.run(
+                command, cwd=run.keys / "initial", env={**configuration.inherited(), "PYTHONUTF8": "1"}, capture_output=True,
+                encoding="utf-8", errors="replace", check=False, timeout=seconds,
+            )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise ConfigError(
                 f"spec.model.initial.object: not there after {seconds} s (spec.startDeadlineSeconds)"

@@ -19,7 +19,7 @@ from pathlib import Path
 from . import identity, warden
 from .api import FailureRule
 from .conclusion import Conclusion
-from .errors import ConfigError, NotWanted, StaleAttempt
+from .errors import ConfigError
 from .last_words import last_words
 from .local import ADDRESS, SERVER, Process, Run, prepared
 from .records import STATUS_FILE, Status, write_status
@@ -29,7 +29,6 @@ EXIT_INTERRUPTED = 130
 _SERVER_REFUSES, _SERVER_STOPPED = 2, 143  # exit codes of a server that is not started again
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT}  # may pass
 _CANNOT_START = 126
-_NOT_WANTED = {NotWanted.exit_code, StaleAttempt.exit_code}  # a newer process of the site is at work
 _GRACE_SECONDS = 10.0
 _OVERTIME_SECONDS = 120.0  # past the job's deadlines, for a server that hangs
 
@@ -84,7 +83,7 @@ def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float)
     process.started = None
     if process.name == SERVER:
         return _server_ended(run, exits, process, code)
-    if run.conclusion() is not None or code in _NOT_WANTED:
+    if run.conclusion() is not None:
         return None
     if code == 0:
         _say_final(run, process, "ScriptEnded", _left_early(run, process))
@@ -246,7 +245,7 @@ def _stop(run: Run) -> None:
 
 def _last_signal(process: Process) -> signal.Signals:
     """What ends a process for certain; a warden must live until it has ended the others."""
-    return warden.END_NOW if tuple(process.command[1:3]) == warden.MODULE else signal.SIGKILL
+    return warden.END_NOW if tuple(process.command[: len(warden.COMMAND)]) == warden.COMMAND else signal.SIGKILL
 
 
 def _how(run: Run, process: Process, code: int) -> str:

@@ -1,8 +1,8 @@
-"""Hold a command's whole family together: `python -m fedjob.warden COMMAND…`, Linux only.
+"""Hold a command's whole family together: `python warden.py COMMAND…`, Linux only.
 
-torchrun starts its workers in sessions of their own, where no signal to a group and no parent-death signal of ours reaches
-them. The warden adopts whatever loses its parent, so that all of the family can be found and ended. It sleeps until a signal:
-SIGCHLD, something has ended; SIGTERM, passed on to the command; SIGHUP, end everything now, which the kernel also sends
+torchrun starts its workers in sessions of their own, as experiment trackers do their helpers, where no signal to a group and no
+parent-death signal of ours reaches them. The warden adopts whatever loses its parent, so that all of the family can be found and ended. It sleeps until a signal:
+SIGCHLD, something has ended; SIGTERM, passed on to the command's group; SIGHUP, end everything now, which the kernel also sends
 when whoever started the warden is gone.
 """
 
@@ -17,7 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-MODULE = ("-m", "fedjob.warden")
+# By its path and isolated: a script's folder may hold a signal.py, and each site has a warden, which should be small.
+COMMAND = (sys.executable, "-I", "-S", str(Path(__file__).resolve()))
 END_NOW = signal.SIGHUP
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, END_NOW)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -53,7 +54,7 @@ def _await_end(pid: int) -> int:
         if number == END_NOW:
             return -signal.SIGKILL
         if number == signal.SIGTERM:
-            os.kill(pid, signal.SIGTERM)  # not reaped yet, so the number is still its own
+            os.killpg(pid, signal.SIGTERM)  # not reaped yet, so the number is still its own
         elif (code := _reap(pid)) is not None:
             return code
 

@@ -68,7 +68,7 @@ class Federation:
             "failurePolicy": {"serverRestarts": _NEVER, "siteRestarts": _NEVER},
             "trainer": {
                 "command": ["python", "train.py"],
-                "env": _variables({"ELEMENTS": str(self.shape.elements)}),
+                "env": _variables({"ELEMENTS": str(self.shape.elements), "TRAININGS": str(self.folder / "trainings")}),
             },
             "sites": sites,
             **spec,

@@ -46,7 +46,7 @@ def find(mark: str) -> dict[int, str]:
 
 
 def _role(variables: dict[bytes, bytes], command: bytes) -> str:
-    if b"fedjob.warden" in command:
+    if b"/fedjob/warden.py" in command:
         return "other"  # it has the script's environment, and is not the script
     if config := variables.get(b"FEDJOB_CONFIG"):
         return Path(config.decode()).stem

@@ -1,6 +1,6 @@
 """What every site of a job under faults runs. The model after a round is a function of round and site alone.
 
-It reaches the server through the line that THROUGH names, and leaves a line in the file `trainings` when it begins to train.
+It reaches the server through the line that THROUGH names, and leaves a line in the file that TRAININGS names when it begins to train.
 """
 
 import json
@@ -28,7 +28,7 @@ while fedjob.is_running():
     if f"{site}:{number}" == os.environ.get("SKIPS"):
         fedjob.skip("as told")
         continue
-    with Path("trainings").open("a") as f:
+    with Path(os.environ["TRAININGS"]).open("a", encoding="utf-8") as f:
         f.write(f"{number} {site}\n")
     chance = np.random.default_rng([number, ord(site)])
     time.sleep(chance.uniform(0.01, 0.05))  # the time that training takes

@@ -11,7 +11,7 @@ from chaos.federation import Federation
 from chaos.processes import Usage
 
 _RUN_FOLDER = {
-    "history.jsonl", "job.yaml", "logs", "metrics.jsonl", "model.safetensors", "report.html", "state", "status.json",
+    "history.jsonl", "job.yaml", "logs", "metrics.jsonl", "model.safetensors", "report.html", "sites", "state", "status.json",
 }  # fmt: skip
 _STATE = {"checkpoint", "conclusion.json", "departures.json", "lock", "run.json", "sites"}  # sites: judged file by file
 _CHECKPOINT = {"checkpoint.json", "durable.json"}

@@ -61,7 +61,7 @@ def held(new_job: Callable[..., Job], until: Callable[..., Any]) -> Started:
 def test_a_run_leaves_what_people_read_and_no_key(undisturbed: Started) -> None:
     left = sorted(p.name for p in undisturbed.folder.iterdir())
     assert left == [
-        "history.jsonl", "job.yaml", "logs", "metrics.jsonl", "model.safetensors", "report.html", "state", "status.json",
+        "history.jsonl", "job.yaml", "logs", "metrics.jsonl", "model.safetensors", "report.html", "sites", "state", "status.json",
     ]  # fmt: skip
     assert sorted(p.name for p in (undisturbed.folder / "logs").iterdir()) == ["a.log", "b.log", "server.log"]
     for path in undisturbed.folder.rglob("*"):

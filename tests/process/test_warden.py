@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from fedjob import warden
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warden is for Linux")
-WARDEN = [sys.executable, "-m", "fedjob.warden"]
+WARDEN = [*warden.COMMAND]
 
 # A child in a session of its own, with a child in yet another: as torchrun's workers, deaf to SIGTERM.
 FAMILY = """
@@ -68,6 +70,17 @@ def test_sigterm_reaches_the_command(tmp_path: Path, until: Callable[..., Any]) 
 def test_a_command_that_cannot_start_says_so() -> None:
     done = subprocess.run([*WARDEN, "/no/such"], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (127, "cannot start '/no/such': No such file or directory\n")
+
+
+def test_a_file_of_the_script_with_a_name_of_the_standard_library_is_not_the_wardens(tmp_path: Path) -> None:
+    for name in ("signal.py", "resource.py", "fedjob.py"):
+        (tmp_path / name).write_text("raise SystemExit(9)")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [*WARDEN, sys.executable, "-I", "-c", "print('ran')"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torchrun comes with torch")

@@ -50,6 +50,24 @@ METRIC_SERIES: Final = Limit(
     "each is a time series for every site",
     "further names are left out and counted",
 )
+_LOCAL: Final = "What `fedjob run` does on one machine"
+
+WORKING_FILES: Final = Limit(
+    _LOCAL,
+    "files beside the job file that each site gets a copy of",
+    500,
+    "files",
+    "code and small data, and not a folder of images, for each of a hundred sites",
+    "the largest folders are links to the original; a line names them",
+)
+WORKING_BYTES: Final = Limit(
+    _LOCAL,
+    "size of these files, per site",
+    16 * 1024 * 1024,
+    "bytes",
+    "a hundred sites take less than 2 GB",
+    "the largest files and folders are links to the original; a line names them",
+)
 
 _ANSWER: Final = "What an answer says beside its tensors"
 
