@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from . import names
+from .bounds import ServerBounds, server_bounds
 from .desired.authority import LEAST_LIFE
 from .quantity import number
 from .settings import CA_KEY, HUB, KUBE_DNS, SERVER_LIMITS, SERVER_REQUESTS, SITE, CaBundle, JobPods, Settings, job_pods
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of servers that say nothing: cpu=100m,memory=512Mi",
     )
     add("--server-limits", type=_amounts, default=SERVER_LIMITS, help="of servers that say nothing: memory=1Gi")
+    add("--server-bounds", type=_server_bounds, default="{}", help="what jobs may ask for their servers, as JSON")
     add("--storage-class", default="", help="StorageClass of the servers' volumes; default: the cluster's")
     add("--metrics-port", type=int, default=names.METRICS_PORT)
     add("--reports-port", type=int, default=names.HUB_PORT)
@@ -109,6 +111,7 @@ def read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
         server_requests=given.server_requests,
         server_limits=given.server_limits,
         storage_class=given.storage_class,
+        bounds=given.server_bounds,
         jobs_at_once=max(given.jobs_at_once, 0),
         workers=given.workers,
         resync_seconds=given.resync_seconds,
@@ -123,6 +126,13 @@ def read(arguments: Sequence[str]) -> tuple[Settings, Ports, str]:
 def _job_pods(text: str) -> JobPods:
     try:
         return job_pods(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
+
+
+def _server_bounds(text: str) -> ServerBounds:
+    try:
+        return server_bounds(text)
     except ValueError as e:
         raise argparse.ArgumentTypeError(str(e)) from None
 

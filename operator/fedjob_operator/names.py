@@ -57,6 +57,7 @@ TLS_FOLDER: Final = "/var/run/fedjob/tls"
 CODE_FOLDER: Final = "/opt/fedjob/trainer"
 DATA_FOLDER: Final = "/data"
 SCRATCH_FOLDER: Final = "/tmp"
+FIRST_FOLDER: Final = "/var/lib/fedjob-first"  # where a job's code leaves the first model
 CA_FOLDER: Final = "/etc/fedjob-ca"
 CA_FILE: Final = "ca.crt"  # in CA_FOLDER, whatever its key is called
 CONFIG_FILE: Final = "config.json"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from .bounds import ServerBounds
+
 HUB, SITE = "hub", "site"
 CA_KEY = "ca.crt"
 # A server holds half a GiB at most, whatever the model's size; what it reads and writes lies in the page cache besides.
@@ -69,7 +71,7 @@ class Settings:
     namespaces of jobs. scrape_from: namespaces that may read the metrics of jobs' pods. scrape_annotations: whether those carry
     annotations that a Prometheus without monitors looks for. dns: the name servers that jobs' pods may ask, as peers of a
     NetworkPolicy, and dns_ports those of their pods. server_requests, server_limits: of the servers of jobs that do not say; pairs of resource and amount.
-    storage_class: of their volumes, "" for the cluster's. jobs_at_once: of one namespace, 0 without a bound.
+    storage_class: of their volumes, "" for the cluster's. bounds: what jobs may ask for their servers. jobs_at_once: of one namespace, 0 without a bound.
     """
 
     namespace: str
@@ -91,6 +93,7 @@ class Settings:
     server_requests: tuple[tuple[str, str], ...] = SERVER_REQUESTS
     server_limits: tuple[tuple[str, str], ...] = SERVER_LIMITS
     storage_class: str = ""
+    bounds: ServerBounds = field(default_factory=ServerBounds)
     workers: int = 8
     resync_seconds: float = 300.0
     lease_seconds: float = 10.0

@@ -257,6 +257,27 @@ def test_the_hubs_authorities_are_for_the_code_that_makes_a_first_model_and_not_
     assert "ca-bundle" not in json.dumps(server.job(replace(of(), settings=hub), 1).manifest)
 
 
+def test_the_code_of_a_first_model_shares_no_volume_with_the_server_and_only_our_own_carries_the_model_over() -> None:
+    """The server's volume holds every site's update: what a job brings to the hub sees neither it nor a key."""
+    foreign = {"image": "registry.example/other:1", "files": {"train.py": ""}, "command": ["python", "train.py"]}
+    pod = server.job(of(model={"initial": {"object": "train:model"}}, trainer=foreign), 1).manifest["spec"]["template"][
+        "spec"
+    ]
+    by_image: dict[str, dict[str, dict[str, Any]]] = {}
+    for container in (*pod["initContainers"], *pod["containers"]):
+        by_image.setdefault(container["image"], {}).update(
+            {mount["name"]: mount for mount in container["volumeMounts"]}
+        )
+    theirs, ours = by_image.pop("registry.example/other:1"), by_image.pop(SETTINGS.runtime_image)
+    assert by_image == {}
+    assert set(theirs) == {"first-model", "first-scratch", "trainer"}
+    assert set(theirs) & set(ours) == {"first-model"}
+    maker, taker = pod["initContainers"]
+    assert maker["command"][-1] == taker["command"][-2]
+    assert next(m for m in taker["volumeMounts"] if m["name"] == "first-model")["readOnly"] is True
+    assert {v["name"] for v in pod["volumes"] if "emptyDir" in v} == {"first-model", "first-scratch", "scratch"}
+
+
 def test_no_folder_on_a_nodes_disk_is_without_a_limit() -> None:
     for pod in pods():
         folders = [volume for volume in pod["volumes"] if "emptyDir" in volume]

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from fedjob.api.job import Resources
 from fedjob_operator.desired.policy import authorities, judge, scrape_from, words_stay
 from fedjob_operator.quantity import number
 from fedjob_operator.settings import CaBundle
@@ -257,6 +259,19 @@ def test_a_floor_never_turns_a_refusal_into_a_yes(floor: dict[str, Any]) -> None
 )
 def test_quantities(text: str, value: str) -> None:
     assert number(text) == Decimal(value)
+
+
+@given(
+    st.from_regex(r"[0-9]{1,20}(\.[0-9]{1,6})?", fullmatch=True, alphabet=st.characters(codec="ascii")),
+    st.sampled_from(["", "m", "k", "M", "E", "Ki", "Ei", "e0", "E99", "e99", "e100", "e9999999"]),
+)
+def test_whatever_a_job_may_write_is_a_number_that_can_be_multiplied(digits: str, unit: str) -> None:
+    try:
+        Resources.model_validate({"limits": {"cpu": digits + unit}})
+    except ValidationError:
+        assert unit in ("e100", "e9999999"), "an exponent without bound is no number that can be compared"
+    else:
+        assert number(digits + unit) * 64 >= 0
 
 
 @pytest.mark.parametrize("text", ["", "Gi", "2Xi", "two"])

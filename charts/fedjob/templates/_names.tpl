@@ -74,6 +74,13 @@ capabilities: {drop: [ALL]}
 {{- dict "labels" .Values.jobs.podLabels "annotations" .Values.jobs.podAnnotations "security" $security "env" .Values.jobs.env | toJson | replace "$" "$$" }}
 {{- end }}
 
+{{/* What jobs may ask for their servers, as the operator reads it. An empty amount is none. */}}
+{{- define "fedjob.serverBounds" -}}
+{{- $allowed := deepCopy .Values.server.allowed }}
+{{- if not $allowed.maxStorage }}{{ $_ := unset $allowed "maxStorage" }}{{ end }}
+{{- $allowed | toJson | replace "$" "$$" }}
+{{- end }}
+
 {{/* Whoever may scrape, as peers of a network policy. */}}
 {{- define "fedjob.scrapers" -}}
 {{- range .Values.metrics.scrapeFrom }}

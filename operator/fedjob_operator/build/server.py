@@ -24,6 +24,7 @@ from .pod import (
     MALLOC,
     SCRAPED_TAGS,
     container,
+    empty_folder,
     environment,
     literal,
     metrics_port,
@@ -37,6 +38,8 @@ from .pod import (
 )
 
 _INITIAL = f"{names.STATE_FOLDER}/initial.safetensors"
+_MADE = f"{names.FIRST_FOLDER}/initial.safetensors"
+_FIRST, _FIRST_SCRATCH = "first-model", "first-scratch"  # volumes of the code that makes it
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,8 @@ def _pod(of: Of) -> dict[str, Any]:
     found = volumes(of.base, {"persistentVolumeClaim": {"claimName": of.base}}, own)
     made = pod([_container(of)], found, of.settings) | placed(of)
     if spec.model.initial is not None:
-        made["initContainers"] = [_initial_model(of)]
+        made["initContainers"] = [_initial_model(of), _taken_over(of)]
+        made["volumes"] += [{"name": name, **empty_folder(own)} for name in (_FIRST, _FIRST_SCRATCH)]
         if files:
             made["volumes"].append(code.volume(files, of.base))
         if of.settings.ca_bundle is not None:
@@ -229,9 +233,9 @@ def _container(of: Of) -> dict[str, Any]:
 
 
 def _initial_model(of: Of) -> dict[str, Any]:
-    """The trainer's code makes the first model, once, before the server starts; a server with a checkpoint ignores it.
+    """The trainer's code makes the first model, before the server starts; a server with a checkpoint ignores it.
 
-    It alone has the hub's authorities for HTTPS: the server itself calls nobody but the hub, whose authority it knows.
+    It sees none of the server's volumes, where other sites' updates lie, and no key. It alone has the hub's authorities for HTTPS: the server itself calls nobody but the hub, whose authority it knows.
     """
     spec, bundle = of.job.spec, of.settings.ca_bundle
     variables = {
@@ -242,13 +246,13 @@ def _initial_model(of: Of) -> dict[str, Any]:
     }
     initial = spec.model.initial
     assert initial is not None
-    command = ["python", "-m", "fedjob.initial", literal(str(initial.object)), _INITIAL]
+    command = ["python", "-m", "fedjob.initial", literal(str(initial.object)), _MADE]
     made = {
         **container("initial-model", spec.trainer.image or of.settings.runtime_image, command, resources(of, ())),
         "env": environment(variables),
         "volumeMounts": [
-            mount("state", names.STATE_FOLDER, read_only=False),
-            mount("scratch", names.SCRATCH_FOLDER, read_only=False),
+            mount(_FIRST, names.FIRST_FOLDER, read_only=False),
+            mount(_FIRST_SCRATCH, names.SCRATCH_FOLDER, read_only=False),
             *([ca.mounted()] if bundle else []),
         ],
     }
@@ -256,6 +260,16 @@ def _initial_model(of: Of) -> dict[str, Any]:
         made["volumeMounts"].append(mount(code.VOLUME, names.CODE_FOLDER))
         made["workingDir"] = names.CODE_FOLDER
     return made
+
+
+def _taken_over(of: Of) -> dict[str, Any]:
+    """Our own code puts the first model where the server keeps its state, once; it runs nothing of the job's."""
+    command = ["python", "-m", "fedjob.first_model", _MADE, _INITIAL]
+    return {
+        **container("take-model", of.settings.runtime_image, command, resources(of, of.settings.server_limits)),
+        "env": environment({"PYTHONDONTWRITEBYTECODE": "1"}),
+        "volumeMounts": [mount(_FIRST, names.FIRST_FOLDER), mount("state", names.STATE_FOLDER, read_only=False)],
+    }
 
 
 def resources(of: Of, limits: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from ..observed import Raw
 from ..quantity import number
+from .listed import covers, taint
 
 
 def objections(policy: Raw, assignment: Raw) -> Iterator[str]:
@@ -27,9 +28,8 @@ def objections(policy: Raw, assignment: Raw) -> Iterator[str]:
     yield from _choice(asked, "queueName", pod.get("queueNames"), "floor.pod.queueNames")
     listed = pod.get("tolerations") or ()
     for toleration in asked.get("tolerations") or ():
-        if not any(_covers(entry, toleration) for entry in listed):
-            taint = ", ".join(f"{key}: {value}" for key, value in sorted(toleration.items()))
-            yield f"scheduling.tolerations {{{taint}}} is not among floor.pod.tolerations"
+        if not any(covers(entry, toleration) for entry in listed):
+            yield f"scheduling.tolerations {taint(toleration)} is not among floor.pod.tolerations"
 
 
 def _amounts(most_of: Raw, trainer: Raw) -> Iterator[str]:
@@ -47,15 +47,3 @@ def _choice(asked: Raw, field: str, listed: Sequence[str] | None, where: str) ->
     value = asked.get(field)
     if value is not None and value not in (listed or ()):
         yield f"scheduling.{field} {value} is not among {', '.join(listed or ()) or 'none'} ({where})"
-
-
-def _covers(entry: Raw, toleration: Raw) -> bool:
-    """Whether every taint that `toleration` puts up with, `entry` does as well."""
-    if entry.get("key") is not None and entry["key"] != toleration.get("key"):
-        return False
-    if entry.get("effect") is not None and entry["effect"] != toleration.get("effect"):
-        return False
-    if entry.get("operator", "Equal") == "Exists":
-        return True
-    same = bool(entry.get("value", "") == toleration.get("value", ""))
-    return same and toleration.get("operator", "Equal") == "Equal"

@@ -27,7 +27,7 @@ from ..observed import Child, Observed, Raw, SiteJob, moment
 from ..plan import NOTHING, Create, Delete, Issue, Manifest, Plan
 from ..settings import Settings
 from ..trust import Trust
-from . import certificate, sites
+from . import certificate, server_bounds, sites
 from .conditions import FALSE, TRUE, State
 from .memory import Memory, ended, remember, resumed, suspended
 from .server import Verdict, step
@@ -126,6 +126,16 @@ def _objection(case: Case) -> State | None:
     return sites.admission(case.job.spec, case.job.metadata.namespace, case.seen.sites)
 
 
+def _refused(case: Case, memory: Memory) -> State | None:
+    """Why no server may start as the job asks for it; one that runs, runs on, as its spec was judged when it began."""
+    run = case.seen.run(memory.server.run)
+    if run is not None and not run.finished and not run.leaving:
+        return None
+    settings = case.of(memory).settings
+    against = "; ".join(server_bounds.objections(case.job.spec, settings.bounds, settings.runtime_image))
+    return State(FALSE, "ServerNotAllowed", against) if against else None
+
+
 def _turn(case: Case, memory: Memory) -> State | None:
     """Why the job does not get pods yet; None for one that has begun, and was not paused since: it is never sent back."""
     limit, begun = case.settings.jobs_at_once, memory.server.run > 0 and memory.suspended_since is None
@@ -139,6 +149,9 @@ def _turn(case: Case, memory: Memory) -> State | None:
 
 
 def _run(case: Case, memory: Memory, accepted: State) -> Plan:
+    server = step(memory.server, case.seen, case.job.spec, case.completed_rounds, case.now)
+    if server.verdict is None and (refused := _refused(case, memory)) is not None:
+        return compose(Facts(case.seen, memory, refused, case.now, job=case.job))
     if memory.started_at is None:
         wanted_class = case.job.spec.server.storage.storage_class_name or case.settings.storage_class
         memory = replace(memory, started_at=case.now, storage_class=wanted_class)
@@ -146,7 +159,6 @@ def _run(case: Case, memory: Memory, accepted: State) -> Plan:
     if memory.running_at is None and case.progress.get("state") == "Running":
         memory = replace(memory, running_at=case.now)
     issue, certified = _certificate(case, memory)
-    server = step(memory.server, case.seen, case.job.spec, case.completed_rounds, case.now)
     first = memory.server.run == 0
     memory = replace(memory, server=server.server, released=memory.released or server.ready.status == TRUE)
     views, of = sites.views(case.job.spec, case.seen, case.completed_rounds), case.of(memory)

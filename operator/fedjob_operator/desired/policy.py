@@ -17,6 +17,7 @@ from ..observed import Raw, moment
 from ..settings import CA_KEY, CaBundle
 from . import approval, floor
 from .conditions import FALSE, TRUE, UNKNOWN, State
+from .listed import image_fits
 
 _MAX_SHOWN = 200  # characters of a command in a message
 
@@ -88,7 +89,7 @@ def _objections(rule: Raw, spec: Raw, now: datetime) -> Iterator[str]:
     yield from _unlisted("workflow", spec["workflow"]["type"], rule.get("workflows"))
     if spec.get("data") is not None:
         yield from _unlisted("data", spec["data"], rule.get("data"))
-    if not any(_image_fits(entry, trainer["image"]) for entry in rule.get("images") or ()):
+    if not any(image_fits(entry, trainer["image"]) for entry in rule.get("images") or ()):
         yield f"image {trainer['image']} is not among images"
     yield from _code(rule, trainer)
     allowed = rule.get("env") or ()
@@ -117,12 +118,3 @@ def _command_fits(entry: Sequence[str], command: Sequence[str]) -> bool:
 def _unlisted(what: str, value: Any, listed: Any) -> Iterator[str]:
     if listed is not None and value not in listed:
         yield f"{what} {value} is not among {', '.join(map(str, listed)) or 'none'}"
-
-
-def _image_fits(entry: Raw, image: str) -> bool:
-    """Whether an entry of a rule allows an image; digests, if given, must hold the image's own, beside which a tag says nothing."""
-    repository, _, given = image.partition("@")
-    if ":" in repository.rpartition("/")[2]:
-        repository = repository.rpartition(":")[0]
-    digests = entry.get("digests")
-    return fits_path(entry["repository"], repository) and (not digests or given in digests)

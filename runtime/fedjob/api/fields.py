@@ -143,7 +143,7 @@ Quantity = Annotated[
     Field(
         min_length=1,
         max_length=32,
-        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i|[eE][0-9]+)?$",
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i|[eE][0-9]{1,2})?$",
         title='a Kubernetes quantity in quotes, such as "2", "500m" or "20Gi"',
     ),
 ]

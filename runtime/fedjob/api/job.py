@@ -36,12 +36,13 @@ from fedjob.api.fields import (
     byte_count,
     repeated,
 )
+from fedjob.api.limits import CODE_BYTES
 from fedjob.api.metadata import ObjectMetadata
 from fedjob.api.workflow import AnyWorkflow, broken_round_rules
 
 API_VERSION: Final = "fedjob.dev/v1alpha1"
 KIND: Final = "FederatedJob"
-MAX_FILES_BYTES = 262_144
+MAX_FILES_BYTES = CODE_BYTES.value
 RESERVED_ENV_PREFIX = "FEDJOB_"
 SERVER_NAME = "server"
 

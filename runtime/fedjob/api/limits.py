@@ -68,6 +68,16 @@ WORKING_BYTES: Final = Limit(
     "a hundred sites take less than 2 GB",
     "the largest files and folders are links to the original; a line names them",
 )
+_AUTHOR: Final = "What a job asks"
+
+CODE_BYTES: Final = Limit(
+    _AUTHOR,
+    "code in a job (spec.trainer.files), all files together",
+    262_144,
+    "bytes",
+    "a copy lies in the namespace of each site, before the site's policy has judged it; jobsAtOnce of the hub bounds the jobs",
+    "the job is refused; larger code belongs in the image",
+)
 
 _ANSWER: Final = "What an answer says beside its tensors"
 

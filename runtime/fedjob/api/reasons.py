@@ -66,6 +66,10 @@ JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
                 "A site's namespace does not let the operator in, which is told to look after it: the Role is missing there.",
                 "Install fedjob-site there with rbac.grant; the message is the API server's. The job begins by itself then.",
             ),
+            "ServerNotAllowed": Reason(
+                "The job asks for what the hub lists for no server, or for code at the hub that it does not let in.",
+                "Take the field that the message names away, or have the hub's administrator set the value of the chart that it names.",
+            ),
             "NameConflict": Reason("An object that the job needs exists and belongs to someone else.", "Rename the job, or delete that object."),
         },
     ),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from cluster.helm import Helm, HelmError, one
+from fedjob_operator.bounds import ServerBounds
 from fedjob_operator.names import METRICS_LABEL
 from fedjob_operator.settings import KUBE_DNS, SERVER_LIMITS, SERVER_REQUESTS, CaBundle, Settings
 
@@ -185,6 +186,21 @@ def test_what_all_pods_of_jobs_have_reaches_the_operator(helm: Helm, tmp_path: P
     assert told.variables == {"HTTPS_PROXY": proxy.replace("$", "$$")}  # the kubelet reads $$ as $
     assert told.security is not None
     assert told.security["fsGroup"] == 65532
+
+
+def test_what_a_job_may_ask_for_its_server_reaches_the_operator(helm: Helm, tmp_path: Path) -> None:
+    assert _settings(helm.template("fedjob")).bounds == ServerBounds(), "nothing is listed by default"
+    allowed: dict[str, Any] = {
+        "max": {"nvidia.com/gpu": "2"},
+        "maxStorage": "1Ti",
+        "priorityClassNames": ["high"],
+        "tolerations": [{"key": "pool", "operator": "Exists"}],
+        "nodeLabels": {"pool": ["servers-*"]},
+        "serviceAnnotations": ["service.beta.kubernetes.io/*"],
+        "initialModel": {"images": [{"repository": "registry.example/team/*"}], "inlineCode": "Deny"},
+    }
+    found = _settings(helm.template("fedjob", _given(tmp_path, server={"allowed": allowed}))).bounds
+    assert found == ServerBounds.model_validate(allowed)
 
 
 def _settings(objects: list[Any]) -> Settings:
