@@ -389,3 +389,21 @@ def test_a_lost_race_is_no_error_and_anything_else_is_said_and_tried_again(
     errors = [r.__dict__["why"] for r in caplog.records if r.levelname == "ERROR"]
     assert errors == [str(AWAY)]
     assert replica.changes == 1
+
+
+def test_nobody_is_waited_for_while_nothing_is_being_rotated() -> None:
+    replica = started(authority())
+    replica.store.see(names.FEDERATED_JOB.name, _job("late", NOW + timedelta(days=1)))
+    replica.turn()
+    series = replica.metrics.registry.get_sample_value
+    assert series("fedjob_authority_rotation_awaited_certificates") == 0
+    assert series("fedjob_authority_rotation", {"phase": "Stable"}) == 1
+    assert replica.view._input(replica.api.secret or {}).followers == ()
+
+
+def test_an_authority_that_is_old_is_introduced_a_successor_that_nobody_asked_for() -> None:
+    replica = started(authority(NOW - AGE * 0.7))
+    replica.turn()
+    notes = (replica.api.secret or {})["metadata"]["annotations"]
+    assert notes == {names.ROTATED_ANNOTATION: ""}
+    assert [event["reason"] for event in replica.api.events] == ["AuthorityIntroduced"]
