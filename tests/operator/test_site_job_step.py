@@ -380,3 +380,27 @@ def test_what_is_being_deleted_is_left_alone() -> None:
     raw = site_job(told())
     raw["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
     assert look(raw, RUNNING, policy=None) == NOTHING
+
+
+def test_what_the_policy_decides_of_pods_reaches_them() -> None:
+    spec = {
+        **POLICY["spec"],
+        "caBundle": {"configMap": "company"},
+        "pods": {"runtimeClassName": "gvisor"},
+        "metrics": {"scrapeFrom": ["monitoring"]},
+        "data": [{"name": "xrays", "claim": "x-2030"}],
+    }
+    raw = site_job(told())
+    raw = {**raw, "spec": {**raw["spec"], "data": "xrays"}}
+    plan = look(raw, policy={"spec": spec})
+    (made,) = plan.create
+    pod_spec = made.manifest["spec"]["template"]["spec"]
+    assert pod_spec["runtimeClassName"] == "gvisor"
+    claims = [v["persistentVolumeClaim"]["claimName"] for v in pod_spec["volumes"] if "persistentVolumeClaim" in v]
+    assert claims == ["x-2030"]
+    assert "company" in str(pod_spec["volumes"])
+    assert names.METRICS_LABEL in made.manifest["spec"]["template"]["metadata"]["labels"]
+    (network,) = [m for m in plan.apply if m["kind"] == "NetworkPolicy"]
+    assert "monitoring" in str(network["spec"]["ingress"])
+    bare = look(site_job(told()))
+    assert not any(word in str(bare.create) for word in ("gvisor", "company", names.METRICS_LABEL))
