@@ -21,6 +21,7 @@ def test_the_chart_holds_the_definitions_and_the_role_themselves() -> None:
     assert (files / "crds").resolve() == ROOT / "crds"
     for chart in CHARTS:
         assert (chart / "files" / "role.yaml").resolve() == ROOT / "operator" / "role.yaml"
+    assert (files / "admission.yaml").resolve() == ROOT / "operator" / "admission.yaml"
 
 
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda path: path.name)

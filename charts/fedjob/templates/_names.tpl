@@ -35,8 +35,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "fedjob.operatorImage" -}}{{ include "fedjob.image" (list .Values.image "" .Chart) }}{{- end }}
 {{- define "fedjob.runtimeImage" -}}{{ include "fedjob.image" (list .Values.runtimeImage .Values.image.registry .Chart) }}{{- end }}
 
-{{/* The namespaces that the operator is limited to, besides its own, joined with commas; none: all. */}}
-{{- define "fedjob.watched" -}}{{ concat .Values.rbac.namespaces .Values.rbac.granted | uniq | join "," }}{{- end }}
+{{/* The namespaces that the operator is limited to, joined with commas; none: all. */}}
+{{- define "fedjob.watched" -}}
+{{- $named := concat .Values.rbac.namespaces .Values.rbac.granted | uniq }}
+{{- if not .Values.rbac.clusterWide -}}{{ $named | default (list .Release.Namespace) | join "," }}
+{{- else if $named -}}{{ fail "rbac.clusterWide: true means every namespace; leave rbac.namespaces and rbac.granted empty, or set it to false" }}{{ end -}}
+{{- end }}
 
 {{- define "fedjob.isHub" -}}{{ if has "hub" .Values.controllers }}yes{{ end }}{{- end }}
 

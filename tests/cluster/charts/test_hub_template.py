@@ -267,11 +267,11 @@ def _yaml(path: Path) -> Any:
 
 def test_rights_are_those_of_the_role_and_end_at_the_namespaces_named(helm: Helm) -> None:
     everywhere, own = yaml.safe_load_all((ROOT / "operator" / "role.yaml").read_text())
-    found = helm.template("fedjob", "--set", "rbac.aggregate=false")
-    assert one(found, "ClusterRole")["rules"] == everywhere["rules"]
-    assert one(found, "Role", "-own")["rules"] == own["rules"]
-    assert one(found, "ClusterRoleBinding")["subjects"][0]["namespace"] == "fedjob-system"
-    assert "--watch-namespaces" not in arguments(found)
+    plain = helm.template("fedjob", "--set", "rbac.aggregate=false")
+    assert not [o for o in plain if o["kind"].startswith("ClusterRole")]
+    assert one(plain, "Role", "-own")["rules"] == own["rules"]
+    assert one(plain, "Role", "fedjob-operator")["metadata"]["namespace"] == "fedjob-system"
+    assert arguments(plain)["--watch-namespaces"] == "fedjob-system"
 
     narrow = helm.template("fedjob", "--set", "rbac.namespaces={a,b},rbac.aggregate=false")
     assert not [o for o in narrow if o["kind"].startswith("ClusterRole")]
@@ -284,6 +284,35 @@ def test_rights_are_those_of_the_role_and_end_at_the_namespaces_named(helm: Helm
     assert not [o for o in given if o["kind"].startswith("ClusterRole")]
     assert one(given, "Role", "fedjob-operator")["metadata"]["namespace"] == "fedjob-system"
     assert arguments(given)["--watch-namespaces"] == "c"
+
+    found = helm.template("fedjob", "--set", "rbac.clusterWide=true,rbac.aggregate=false")
+    assert one(found, "ClusterRole")["rules"] == everywhere["rules"]
+    assert one(found, "Role", "-own")["rules"] == own["rules"]
+    assert one(found, "ClusterRoleBinding")["subjects"][0]["namespace"] == "fedjob-system"
+    assert "--watch-namespaces" not in arguments(found)
+    with pytest.raises(HelmError, match=r"rbac\.clusterWide: true means every namespace"):
+        helm.template("fedjob", "--set", "rbac.clusterWide=true,rbac.namespaces={a}")
+
+
+def test_what_the_operator_writes_is_bounded_for_the_releases_own_account(helm: Helm) -> None:
+    source = list(yaml.safe_load_all((ROOT / "operator" / "admission.yaml").read_text()))
+    options = ("--set", "serviceAccount.name=pilot")
+    found = helm.template("fedjob", *options, release="north", namespace="hub-1")
+    policies = [o for o in found if o["kind"] == "ValidatingAdmissionPolicy"]
+    bindings = [o["spec"] for o in found if o["kind"] == "ValidatingAdmissionPolicyBinding"]
+    assert [b["policyName"] for b in bindings] == [p["metadata"]["name"] for p in policies]
+    assert all(binding["validationActions"] == ["Deny"] for binding in bindings)
+    assert [p["metadata"]["name"] for p in policies] == [
+        f"north-fedjob-operator-{part}.hub-1" for part in ("children", "secrets", "jobs")
+    ]
+    for policy, plain in zip(policies, source, strict=True):
+        [condition] = policy["spec"]["matchConditions"]
+        assert condition["expression"] == 'request.userInfo.username == "system:serviceaccount:hub-1:pilot"'
+        assert policy["spec"]["validations"] == plain["spec"]["validations"]
+        assert policy["spec"]["matchConstraints"] == plain["spec"]["matchConstraints"]
+    [authority] = [v["expression"] for v in policies[0]["spec"]["variables"] if v["name"] == "authority"]
+    assert 'request.namespace == "hub-1"' in authority
+    assert not [o for o in helm.template("fedjob", "--set", "rbac.admission=false") if "Admission" in o["kind"]]
 
 
 def test_what_the_operator_is_told_is_what_it_understands(helm: Helm) -> None:
@@ -367,6 +396,7 @@ def test_a_package_holds_what_the_links_lead_to(helm: Helm, tmp_path: Path) -> N
     rendered = yaml.safe_load_all(helm.run("template", "fedjob", str(archive)))
     kinds = [found["kind"] for found in rendered if found]
     assert kinds.count("CustomResourceDefinition") == 4
+    assert kinds.count("ValidatingAdmissionPolicy") == 3
     assert "ClusterRole" in kinds
 
 

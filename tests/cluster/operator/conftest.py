@@ -21,6 +21,7 @@ from fedjob_operator import names
 ROOT = Path(__file__).parents[3]
 SYSTEM = "fedjob-system"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 RUNNING = {  # status of a pod that is ready
     "phase": "Running",
     "conditions": [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady", "PodScheduled")],
@@ -29,7 +30,7 @@ RUNNING = {  # status of a pod that is ready
 
 @pytest.fixture(scope="session", autouse=True)
 def rights(request: pytest.FixtureRequest) -> None:
-    """The operator's namespace and role, as `operator/role.yaml` has them."""
+    """The operator's namespace, role and admission policies, as `operator/role.yaml` and `operator/admission.yaml` have them."""
     if not os.environ.get("FEDJOB_CONTROL_PLANE"):
         return
     plane: ControlPlane = request.getfixturevalue("plane")
@@ -43,6 +44,19 @@ def rights(request: pytest.FixtureRequest) -> None:
         reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role["metadata"]["name"]}
         body = {"metadata": {"name": "fedjob-operator"}, "roleRef": reference, "subjects": [subject]}
         admin.call("POST", f"{place}/{kind.lower()}bindings", body)
+    for policy in policies():
+        admin.call("POST", f"{ADMISSION}/validatingadmissionpolicies", policy)
+        metadata = {"name": policy["metadata"]["name"]}
+        spec = {"policyName": metadata["name"], "validationActions": ["Deny"]}
+        admin.call("POST", f"{ADMISSION}/validatingadmissionpolicybindings", {"metadata": metadata, "spec": spec})
+
+
+def policies() -> list[Any]:
+    """What bounds the operator's writing, for the users of these tests."""
+    text = (ROOT / "operator" / "admission.yaml").read_text()
+    account = '== "system:serviceaccount:fedjob-system:fedjob-operator"'
+    assert account in text
+    return list(yaml.safe_load_all(text.replace(account, 'in ["operator", "limited"]')))
 
 
 @pytest.fixture
