@@ -16,7 +16,7 @@ from typing import Any
 from .api import limits
 from .codec import difference_between
 from .model import PARTS, ParamsType, usable_weight
-from .trees import Tree, first_not_finite
+from .trees import Tree, as_sent, not_finite
 
 SLACK_BYTES = 1 << 20  # by which another header may be longer
 _PARTS = {"Offer": frozenset({"params"}), "Train": frozenset(PARTS)}
@@ -121,22 +121,38 @@ def check_announced(
 
 
 def check_parts(
-    kind: str, sent: Mapping[str, Tree], got: Mapping[str, Tree], looked_at: Mapping[str, str] = MappingProxyType({})
+    kind: str,
+    sent: Mapping[str, Tree],
+    got: Mapping[str, Tree],
+    looked_at: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    params_type: str = ParamsType.FULL,
 ) -> Refusal | None:
-    """Checks of an answer's tensors: those that were asked for, like those that were sent, and finite.
+    """Checks of an answer's tensors: those that were asked for, like those that were sent, and finite where these are.
 
-    looked_at: parts whose numbers were looked at as they came -> a tensor that holds NaN or infinity, or "". The others are
-    read here.
+    A constant such as a mask of -inf is in what a script offers, and in every answer as it was sent; a difference has none.
+    looked_at: parts whose numbers were looked at as they came -> tensors that hold NaN or infinity. The others are read here.
     """
     if kind in ("Train", "Offer") and "params" not in got:
         return Refusal("NoParams", "the answer has no params; send FLModel(params=…), or skip(reason)")
     for name, tree in sent.items():
         if name in got and (difference := difference_between(tree.layout, got[name].layout)):
             return Refusal("WrongShape", f"{name}: {difference}; send what was received, trained")
-    for name, tree in got.items():
-        if bad := looked_at[name] if name in looked_at else first_not_finite(tree):
-            return Refusal("NotFinite", f"{name}: {bad!r} holds NaN or infinity; training has diverged")
+    for name, tree in got.items() if kind != "Offer" else ():
+        for odd in looked_at[name] if name in looked_at else not_finite(tree):
+            stepped = name == "params" and params_type == ParamsType.DIFF
+            if stepped or name not in sent or not as_sent(tree, sent[name], odd):
+                return Refusal(
+                    "NotFinite", f"{name}: {odd!r} holds NaN or infinity that was not sent out; {_odd(name, odd)}"
+                )
     return None
+
+
+def _odd(part: str, tensor: str) -> str:
+    """The two reasons why a tensor is not finite, and what helps."""
+    out = (
+        f"exclude it with '!{tensor}' in spec.model.exchange.include" if part == "params" else f"leave it out of {part}"
+    )
+    return f"training has diverged, or it is a constant that differs between sites: then {out}"
 
 
 def _depth(data: Any) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from .codec import Layout, Spec, difference_between
 from .dtypes import FLOATS
 from .rounding import widened
-from .trees import Block, Computed, Tree
+from .trees import Block, Computed, Tree, finite
 
 if TYPE_CHECKING:
     from .peers import Answer
@@ -54,7 +54,10 @@ def agree(answers: Sequence[Answer], part: str) -> bool:
 
 
 def weighted_mean(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
-    """Σ p_k x_k over trees of one layout; shares p_k sum to 1."""
+    """Σ p_k x_k over trees of one layout; shares p_k sum to 1.
+
+    Where an x_k is NaN or infinite, that is the mean: `acceptance` has seen to it that all such are what was sent out.
+    """
 
     def block(spec: Spec, start: int, stop: int) -> Block:
         first = trees[0].read(spec, start, stop)
@@ -62,11 +65,21 @@ def weighted_mean(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
             return first
         base = widened(first).astype(np.float64)
         total, scratch = base.copy(), np.empty_like(base)
-        for tree, share in zip(trees[1:], shares[1:], strict=True):
-            np.copyto(scratch, widened(tree.read(tree.layout.by_name[spec.name], start, stop)))  # then in place
-            np.subtract(base, scratch, out=scratch)
-            scratch *= share
-            total -= scratch
+        with np.errstate(over="ignore", invalid="ignore"):
+            for tree, share in zip(trees[1:], shares[1:], strict=True):
+                np.copyto(scratch, widened(tree.read(tree.layout.by_name[spec.name], start, stop)))  # then in place
+                np.subtract(base, scratch, out=scratch)
+                scratch *= share
+                total -= scratch
+        return total if finite(total) else _settled(total, spec, start, stop)
+
+    def _settled(total: Block, spec: Spec, start: int, stop: int) -> Block:
+        """What differences cannot give: infinity less infinity, and numbers so far apart that their difference overflows."""
+        blocks = [widened(t.read(t.layout.by_name[spec.name], start, stop)).astype(np.float64) for t in trees]
+        sums = sum(share * values for share, values in zip(shares, blocks, strict=True))
+        np.copyto(total, sums, where=~np.isfinite(total))
+        for values in blocks:
+            np.copyto(total, values, where=~np.isfinite(values))
         return total
 
     return Computed(trees[0].layout, block)

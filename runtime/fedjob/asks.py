@@ -10,7 +10,16 @@ from typing import Any
 
 from . import narrow
 from . import wire_pb2 as wire
-from .acceptance import SLACK_BYTES, Header, Refusal, check_announced, check_header, check_parts, read_header
+from .acceptance import (
+    SLACK_BYTES,
+    Header,
+    Refusal,
+    check_announced,
+    check_header,
+    check_parts,
+    plain_text,
+    read_header,
+)
 from .aggregation import combine
 from .errors import CodecError, JobFailed, OutOfRange, StateError
 from .journal import Journal
@@ -88,12 +97,20 @@ class Open:
         part = self.parts.get("params")
         return (narrow.own_size(part.layout), part.layout.data_size) if part else (0, 0)
 
-    def check_answer(self, header: Header, parts: Mapping[str, Stored], looked_at: Mapping[str, str]) -> Refusal | None:
+    def check_answer(
+        self, header: Header, parts: Mapping[str, Stored], looked_at: Mapping[str, Sequence[str]]
+    ) -> Refusal | None:
         """Why an answer that is here is refused. looked_at: as `acceptance.check_parts`."""
-        problem = check_parts(self.ask[0], self.parts, parts, looked_at)
+        problem = check_parts(self.ask[0], self.parts, parts, looked_at, header.params_type)
+        if self.ask[0] == "Offer" and (odd := looked_at.get("params")):
+            log.warning(
+                "the initial model holds NaN or infinity, which must come back as it is, in %s",
+                plain_text(", ".join(odd)),
+            )
         if problem is not None or header.params_type != ParamsType.DIFF or "params" not in parts:
             return problem
-        if bad := narrow.first_beyond(self._trees(header, parts)["params"], self.parts["params"].layout):
+        summed = self._trees(header, parts)["params"]
+        if bad := narrow.first_beyond(summed, self.masters["params"], self.parts["params"].layout):
             why = "is beyond the largest number of its dtype once the difference is added; training has diverged"
             return Refusal("NotFinite", f"params: {bad!r} {why}")
         return None

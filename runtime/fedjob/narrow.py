@@ -25,7 +25,7 @@ from .codec import Chosen, Layout, Outflow, Spec, own_dtypes
 from .dtypes import FLOATS, ITEM_BYTES, Bytes, numpy_dtype
 from .errors import OutOfRange
 from .rounding import rounded_to, widened
-from .trees import BLOCK_ELEMENTS, Block, Computed, Tree, laid_out
+from .trees import Block, Computed, Tree, blocks, finite, laid_out
 
 KEEP = "Keep"
 MASTER = "F32"  # the narrowest dtype of a tensor that is summed over rounds
@@ -96,10 +96,10 @@ def wire_form(master: Tree, limit: str) -> Tree:
 
     def read(spec: Spec, start: int, stop: int) -> Block:
         block = narrow.read(spec, start, stop)
-        if not fits(block, spec.dtype):
+        if not fits(block, spec.dtype) and not fits(_finite_part(block, block), spec.dtype):
             raise OutOfRange(
-                f"{spec.name!r} holds NaN, infinity or a number beyond {largest(spec.dtype):.4g}, the largest of "
-                f"{spec.dtype}, in which it travels (spec.model.exchange.dtype)"
+                f"{spec.name!r} holds a number beyond {largest(spec.dtype):.4g}, the largest of {spec.dtype}, in which it "
+                f"travels (spec.model.exchange.dtype)"
             )
         return block
 
@@ -179,7 +179,10 @@ def _minus(new: Block, base: Block) -> Block:
     """new - base, as -(base - new): then no change is -0, and adding it leaves every bit of any number, also of a -0."""
     wide = np.float64 if new.dtype == np.float64 else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
-        difference = np.subtract(widened(base), widened(new), dtype=wide)
+        new, base = widened(new), widened(base)
+        difference = np.subtract(base, new, dtype=wide)
+        if not finite(difference):  # infinity less the same infinity is no change either
+            np.copyto(difference, 0.0, where=~np.isfinite(new) & ((new == base) | (np.isnan(new) & np.isnan(base))))
         return np.negative(difference, out=difference)
 
 
@@ -232,16 +235,23 @@ def largest(dtype: str) -> float:
     return float(ml_dtypes.finfo(numpy_dtype(dtype)).max)  # type: ignore[no-untyped-call]
 
 
-def first_beyond(tree: Tree, layout: Layout) -> str | None:
-    """Name of the first tensor with a value that its dtype in `layout` cannot hold; None if there is none."""
+def first_beyond(tree: Tree, before: Tree, layout: Layout) -> str | None:
+    """Name of the first tensor with a value that its dtype in `layout` cannot hold; None if there is none.
+
+    before: what `tree` was made of; where that was not finite, nothing can be.
+    """
     for spec in layout.data_order:
-        if spec.dtype not in FLOATS:
-            continue
-        source = tree.layout.by_name[spec.name]
-        for start in range(0, spec.count, BLOCK_ELEMENTS):
-            if not fits(tree.read(source, start, min(start + BLOCK_ELEMENTS, spec.count)), spec.dtype):
+        source, origin = tree.layout.by_name[spec.name], before.layout.by_name[spec.name]
+        for block in blocks(spec) if spec.dtype in FLOATS else ():
+            values = tree.read(source, *block)
+            if not fits(values, spec.dtype) and not fits(_finite_part(values, before.read(origin, *block)), spec.dtype):
                 return spec.name
     return None
+
+
+def _finite_part(block: Block, before: Block) -> Block:
+    """A block with zeros where `before` is NaN or infinite."""
+    return np.where(np.isfinite(widened(before).astype(np.float64)), widened(block), 0)
 
 
 def rounded(block: Block, dtype: str) -> Block:

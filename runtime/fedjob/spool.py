@@ -146,10 +146,10 @@ class Spool:
                 raise TransportError("the parts do not have the digests that their sender computed; send them again")
             return {name: self._stored(i) for i, name in enumerate(self._names)}
 
-    def looked_at(self) -> dict[str, str]:
-        """Part -> a tensor in it that holds NaN or infinity, or "": of the parts whose numbers could be looked at."""
+    def looked_at(self) -> dict[str, list[str]]:
+        """Part -> the tensors in it that hold NaN or infinity: of the parts whose numbers could be looked at."""
         checks = zip(self._names, self._checks, strict=True)
-        return {name: check.found for name, check in checks if check.found or check.whole}
+        return {name: list(check.found) for name, check in checks if check.whole}
 
     def _stored(self, i: int) -> Stored:
         size = self.sizes[i]
@@ -189,13 +189,13 @@ class _Check:
     def __init__(self, name: str, header_bytes: int) -> None:
         self.name = name
         self._header_bytes = header_bytes
-        self.found = ""
+        self.found: dict[str, None] = {}  # tensors, in the order in which they came
         self.whole = True
         self._head = bytearray()
         self._layout: Layout | None = None
 
     def take(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        if self.found or not self.whole:
+        if not self.whole:
             return
         if self._layout is None:
             if offset != len(self._head):
@@ -215,15 +215,14 @@ class _Check:
 
     def _look(self, layout: Layout, offset: int, data: memoryview) -> None:
         for spec, first, last in layout.overlapping(offset, offset + len(data)):
-            if spec.dtype not in FLOATS:
+            if spec.dtype not in FLOATS or spec.name in self.found:
                 continue
             if first % ITEM_BYTES[spec.dtype] or last % ITEM_BYTES[spec.dtype]:
                 self.whole = False
                 return
             at = layout.data_start + spec.start - offset
             if not finite(_numbers(data[at + first : at + last], spec.dtype)):
-                self.found = spec.name
-                return
+                self.found[spec.name] = None
 
 
 def _numbers(data: memoryview, dtype: str) -> Any:

@@ -5,7 +5,7 @@ A tree is in a file (`stored.Stored`) or computed from other trees when it is wr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -71,14 +71,29 @@ def laid_out(tree: Tree, layout: Layout) -> Tree:
     return Computed(layout, lambda spec, start, stop: tree.read(tree.layout.by_name[spec.name], start, stop))
 
 
-def first_not_finite(tree: Tree) -> str | None:
-    """Name of the first tensor, in the order of the data, that holds NaN or infinity; None if there is none."""
-    for spec in tree.layout.data_order:
-        if spec.dtype in FLOATS:
-            for start in range(0, spec.count, BLOCK_ELEMENTS):
-                if not finite(tree.read(spec, start, min(start + BLOCK_ELEMENTS, spec.count))):
-                    return spec.name
-    return None
+def blocks(spec: Spec) -> Iterator[tuple[int, int]]:
+    """A tensor's elements as ranges of a block each."""
+    for start in range(0, spec.count, BLOCK_ELEMENTS):
+        yield start, min(start + BLOCK_ELEMENTS, spec.count)
+
+
+def not_finite(tree: Tree) -> list[str]:
+    """Names of the tensors, in the order of the data, that hold NaN or infinity."""
+    floats = [spec for spec in tree.layout.data_order if spec.dtype in FLOATS]
+    return [spec.name for spec in floats if any(not finite(tree.read(spec, *block)) for block in blocks(spec))]
+
+
+def as_sent(tree: Tree, sent: Tree, name: str) -> bool:
+    """Whether each NaN and infinity of a tensor is what was sent out in its place. Both have one shape."""
+    spec, origin = tree.layout.by_name[name], sent.layout.by_name[name]
+    return all(_odd_ones_alike(tree.read(spec, *block), sent.read(origin, *block)) for block in blocks(spec))
+
+
+def _odd_ones_alike(block: Block, sent: Block) -> bool:
+    if finite(block):
+        return True
+    ours, theirs = widened(block).astype(np.float64), widened(sent).astype(np.float64)
+    return bool((np.isfinite(ours) | (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))).all())
 
 
 def finite(block: Block) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fedjob.acceptance import Header, Refusal, check_header, check_parts, mean_metrics, plain_text, read_header
 from fedjob.model import ParamsType
-from fedjob.trees import in_memory
+from fedjob.trees import Computed, in_memory
 from fedjob.wire_pb2 import Verdict
 
 BASE = "ab" * 32
@@ -168,7 +168,7 @@ NAN = np.array([0, 1, np.nan], np.float32)
         pytest.param({"params": params(b=np.zeros(3))}, "WrongShape", "params: 'layer/b' is F64 [3], expected F32 [3]",
                      id="another dtype"),
         pytest.param({"params": params(b=NAN)}, "NotFinite",
-                     "params: 'layer/b' holds NaN or infinity; training has diverged", id="a NaN"),
+                     "params: 'layer/b' holds NaN or infinity that was not sent out; training has diverged", id="a NaN"),
         pytest.param({"params": params(b=np.full(3, -np.inf, np.float32))},
                      "NotFinite", "params: 'layer/b'", id="an infinity"),
         pytest.param({"params": params(), "optimizer_params": {"m": NAN}}, "NotFinite",
@@ -197,10 +197,41 @@ def test_an_optimizers_state_must_keep_its_shape_once_the_server_has_one() -> No
     )
 
 
-def test_an_offered_model_may_have_any_shape_but_must_be_finite() -> None:
+def test_an_offered_model_may_have_any_shape_and_constants_that_are_not_finite() -> None:
     assert check_parts("Offer", {}, {"params": in_memory(params())}) is None
-    assert check_parts("Offer", {}, {"params": in_memory({"w": NAN})}) is not None
+    assert check_parts("Offer", {}, {"params": in_memory({"w": NAN})}) is None
     assert check_parts("Offer", {}, {}) is not None
+
+
+@pytest.mark.parametrize("looked_at", [{}, {"params": ["w", "m"]}], ids=["read here", "looked at as it came"])
+def test_what_is_not_finite_must_be_what_was_sent_out(looked_at: Mapping[str, Sequence[str]]) -> None:
+    sent = {"params": in_memory({"w": np.array([1, np.nan, -np.inf]), "m": np.array([np.inf])})}
+
+    def check(*w: float) -> Refusal | None:
+        got = {"params": in_memory({"w": np.array(w, float), "m": np.array([np.inf])})}
+        return check_parts("Train", sent, got, looked_at)
+
+    assert check(5, np.nan, -np.inf) is None
+    assert check(1, 2, 3) is None
+    for w in ((np.nan, np.nan, -np.inf), (1, -np.inf, -np.inf), (1, np.nan, np.inf), (1, np.nan, np.nan)):
+        refusal = check(*w)
+        assert refusal is not None
+        assert refusal.message.startswith("params: 'w' holds NaN or infinity that was not sent out; ")
+
+
+def test_what_was_looked_at_and_found_finite_is_not_read_again() -> None:
+    def unread(*_: Any) -> Any:
+        pytest.fail("it was read")
+
+    layout = in_memory({"w": np.ones(3)}).layout
+    tree = Computed(layout, unread)
+    assert check_parts("Train", {"params": tree}, {"params": tree}, {"params": []}) is None
+
+
+def test_a_part_that_was_not_sent_out_is_finite() -> None:
+    refusal = check_parts("Train", {}, {"params": in_memory({}), "optimizer_params": in_memory({"m": NAN})})
+    assert refusal is not None
+    assert refusal.message.endswith("then leave it out of optimizer_params")
 
 
 def test_an_evaluation_needs_no_tensors() -> None:

@@ -155,6 +155,38 @@ def test_updates_that_list_their_tensors_in_another_order_are_averaged_by_name(t
     assert values(tmp_path, tree, "v").tolist() == [15.0, 15.0]
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 3.0, 2.0], [1e300, 1.0]])
+def test_the_mean_of_what_is_not_finite_is_that_value(folder: Path, odd: float, weights: list[float]) -> None:
+    """Also where a site has made a number of it: nothing finite lies between."""
+    models = [np.array([odd, 1.0, odd if k else 7.0]) for k in range(len(weights))]
+    mean_of = values(
+        folder,
+        mean([answer(f"s{k}", {"w": m}, n) for k, (m, n) in enumerate(zip(models, weights, strict=True))], "params"),
+    )
+    np.testing.assert_array_equal(mean_of, [odd, 1.0, odd if len(weights) > 1 else 7.0])
+
+
+def test_the_mean_of_the_largest_numbers_is_finite(folder: Path) -> None:
+    """Their differences are not."""
+    big = np.finfo(np.float64).max
+    got = values(
+        folder, mean([answer("a", {"w": np.array([big, -big])}), answer("b", {"w": np.array([-big, -big])})], "params")
+    )
+    assert got.tolist() == [0.0, -big]
+
+
+@pytest.mark.parametrize("weights", [[3.0, 3.0], [1e308, 1e308], [5e-324, 5e-324], [1e300, 1e-300]])
+def test_weights_of_any_size_are_shares(folder: Path, weights: list[float]) -> None:
+    models = [np.array([1.0, -4.0]), np.array([3.0, 8.0])]
+    got = values(
+        folder,
+        mean([answer(f"s{k}", {"w": m}, n) for k, (m, n) in enumerate(zip(models, weights, strict=True))], "params"),
+    )
+    expected = [2.0, 2.0] if weights[0] == weights[1] else [1.0, -4.0]
+    assert got.tolist() == expected
+
+
 def test_a_mean_of_nothing_is_an_error_not_a_zero() -> None:
     with pytest.raises(ValueError, match="mean of no answers"):
         mean([], "params")

@@ -27,6 +27,7 @@ from fedjob.trees import flowing, in_memory
 Network = Callable[..., testing.Result]
 BF16, F16 = ml_dtypes.bfloat16, np.float16
 FLOATS = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"]
+EXCHANGES = [Exchange(), Exchange(dtype="BF16"), Exchange(params="Diff"), Exchange(params="Diff", dtype="F16")]
 LIMITS: list[Any] = ["Keep", "F32", "BF16", "F16"]
 ODD = [0.0, -0.0, 1.0, -1.5, 1 / 3, 300.0, 2.0**-20]
 
@@ -172,6 +173,41 @@ def test_a_script_gets_and_gives_its_own_dtypes_whatever_the_wire_has(network: N
     }
 
 
+# ------------------------------------------------------------------------------------------------ constants, not finite
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES, ids=str)
+def test_a_constant_that_is_not_finite_stays_as_it_is(exchange: Exchange, network: Network) -> None:
+    """A causal mask, and places marked by NaN, in a model of which the rest is trained; by three sites, unevenly."""
+    odd = np.array([0.0, -np.inf, np.inf, np.nan, 1.0])
+    masks = {code: odd.astype(numpy_dtype(code)) for code in FLOATS}
+    start = {"w": np.ones(3, np.float32), "masks": {**masks, "large": np.full((200, 200), -np.inf, np.float32)}}
+    sites = {name: step(by, examples) for name, by, examples in (("a", 1, 3), ("b", 2, 1), ("c", 1, 5))}
+    result = network(FedAvg(rounds=2), start, sites, exchange=exchange)
+    assert not any(result.missing.values())
+    for name, mask in start["masks"].items():
+        np.testing.assert_array_equal(result.params["masks"][name].astype(float), mask.astype(float))
+    assert (result.params["w"] > 2).all()
+    assert np.isfinite(result.params["w"]).all()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES, ids=str)
+def test_what_was_finite_must_stay_so(exchange: Exchange) -> None:
+    for before, after in ((1.0, np.nan), (1.0, np.inf), (np.inf, -np.inf), (np.inf, np.nan), (np.nan, np.inf)):
+        start = {"mask": np.array([2.0, before, np.nan], np.float32)}
+        spoilt = np.array([2.0, after, np.nan], np.float32)
+
+        def diverge(_: FLModel, spoilt: Any = spoilt) -> FLModel:
+            return FLModel(params={"mask": spoilt})
+
+        result = testing.run(FedAvg(rounds=1, quorum=1), start, {"a": diverge, "b": stay}, exchange=exchange)
+        (refusal,) = [out["a"] for out in result.missing.values()]
+        assert refusal.reason == "NotFinite"
+        assert "'mask' holds NaN or infinity that was not sent out" in refusal.message
+        assert "exclude it with '!mask' in spec.model.exchange.include" in refusal.message
+        np.testing.assert_array_equal(result.params["mask"], start["mask"])
+
+
 # ------------------------------------------------------------------------------------------------------- what is refused
 
 
@@ -184,7 +220,7 @@ def test_a_sum_beyond_its_dtype_is_refused_by_name_and_does_not_spoil_the_model(
 
 
 def test_a_model_that_the_wire_cannot_hold_ends_the_job_by_name() -> None:
-    start = {"w": np.array([1.0, 70_000.0], np.float32)}
+    start = {"w": np.array([1.0, 70_000.0, -np.inf], np.float32)}
     with pytest.raises(JobFailed, match=r"OutOfRange: round 0: .*'w' holds .* beyond 6.55e\+04.*exchange.dtype"):
         testing.run(FedAvg(rounds=1), start, {"a": step(0)}, exchange=Exchange(dtype="F16"))
 
@@ -341,5 +377,5 @@ def test_a_number_that_a_dtype_cannot_hold_does_not_fit(value: float, code: str)
 
 def test_reading_what_the_wire_cannot_hold_says_which_tensor(tmp_path: Path) -> None:
     stored = write_values(tmp_path / "m", {"fine": np.ones(4), "w": np.array([1e39])})
-    with pytest.raises(OutOfRange, match=r"'w' holds NaN, infinity or a number beyond 3.403e\+38"):
+    with pytest.raises(OutOfRange, match=r"'w' holds a number beyond 3.403e\+38"):
         file_of(narrow.wire_form(stored, "F32"), tmp_path)

@@ -131,7 +131,7 @@ def test_no_sequence_of_events_ends_with_other_bytes(tmp_path_factory: Any, even
     send(spool, 1000)
     sealed = spool.seal(DIGESTS)
     assert [s.path.read_bytes() for s in sealed.values()] == list(PARTS.values())
-    assert set(spool.looked_at().values()) <= {""}
+    assert not any(spool.looked_at().values())
     spool.close()
 
 
@@ -147,7 +147,7 @@ def test_after_any_cuts_each_byte_has_been_sent_once(tmp_path_factory: Any, cuts
     sent += send(spool, 1000)
     assert sent == TOTAL
     assert spool.seal(DIGESTS).keys() == PARTS.keys()
-    assert spool.looked_at() == dict.fromkeys(PARTS, "")
+    assert spool.looked_at() == {name: [] for name in PARTS}
     spool.close()
 
 
@@ -265,14 +265,14 @@ def test_numbers_are_looked_at_as_they_come(tmp_path: Path, bad: float, dtype: s
     spool.close()
     spool = announced(tmp_path, parts=parts)
     send(spool, 1000, parts)
-    assert spool.looked_at() == {"params": "w"}
+    assert spool.looked_at() == {"params": ["w"]}
 
 
 def test_numbers_whose_header_came_late_are_left_to_others(tmp_path: Path) -> None:
     spool = announced(tmp_path)
     spool.write(piece_of(0, 2 * CHUNK))
     send(spool, 1000)
-    assert spool.looked_at() == {"optimizer_params": ""}
+    assert spool.looked_at() == {"optimizer_params": []}
 
 
 def test_a_file_of_an_earlier_round_is_written_over_and_nothing_of_it_is_left(tmp_path: Path) -> None:
