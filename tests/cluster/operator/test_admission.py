@@ -108,7 +108,8 @@ def test_what_others_made_is_neither_changed_nor_taken_over(
     forger: Kube, admin: Kube, namespace: str, kind: Kind
 ) -> None:
     """Not even under a name of ours."""
-    parts = {names.NETWORK_POLICY: {"spec": EVERYWHERE}, names.SECRET: CERTIFICATE}.get(kind, {})
+    every: dict[Kind, dict[str, Any]] = {names.NETWORK_POLICY: {"spec": EVERYWHERE}, names.SECRET: CERTIFICATE}
+    parts = every.get(kind, {})
     admin.create(kind, namespace, "fj-theirs", **parts)
     with pytest.raises(RefusedError, match="changes only what it made"):
         make(forger, admin, namespace, kind, "fj-theirs", **parts)

@@ -19,7 +19,9 @@ def install(cluster: Cluster, images: Images) -> Helm:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": labels}})
     helm = Helm(cluster.plane.binaries / "helm", cluster.layout.folder, cluster.kubeconfig)
-    values = f"image.registry={images.registry},image.tag={images.tag},runtimeImage.tag={images.tag},rbac.clusterWide=true"
+    values = (
+        f"image.registry={images.registry},image.tag={images.tag},runtimeImage.tag={images.tag},rbac.clusterWide=true"
+    )
     chart = str(ROOT / "charts" / "fedjob")
     helm.run("install", "fedjob", chart, "--namespace", SYSTEM, "--set", values, "--wait", "--timeout", _SECONDS)
     return helm
