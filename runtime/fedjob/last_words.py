@@ -7,7 +7,10 @@ from pathlib import Path
 _TAIL_BYTES = 16_384
 _MOST_CHARACTERS = 300
 _TRACEBACK = "Traceback (most recent call last):"
-_OF_A_LAUNCHER = "ChildFailedError"  # torchrun's own, behind that of the script
+_SECONDARY = (
+    "ChildFailedError",
+    "CancelledError",
+)  # of torchrun behind that of the script, of asyncio behind that of the server
 
 
 def last_words(log: Path, since: int = 0) -> str:
@@ -40,7 +43,7 @@ def _exception(lines: list[str]) -> str:
         if traceback:
             behind = (each.removeprefix(prefix) for each in lines[at + 1 :])
             named = next((each for each in behind if each.strip() and not each[0].isspace()), "")
-            if named and not (found and _OF_A_LAUNCHER in named):
+            if named and not (found and any(each in named for each in _SECONDARY)):
                 found = named
     return found
 

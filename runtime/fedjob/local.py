@@ -318,7 +318,10 @@ def _site_process(run: Run, site: Site, directory: Path) -> Process:
     configuration.write(path, config)
     own = {variable.name: _as_utf8(variable.value) for variable in (*spec.trainer.env, *site.env)}
     defaults = {**_shared_cores(len(spec.sites)), "PYTHONUTF8": "1"}  # as in a pod, whatever the locale
-    environment = {**defaults, **configuration.inherited(), **_MALLOC, "PYTHONUNBUFFERED": "1", **own}
+    # `sh -c "python …"` means the same python as `python …`, and torchrun is the one beside it.
+    inherited = configuration.inherited()
+    programs = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), inherited.get("PATH")]))
+    environment = {**defaults, **inherited, "PATH": programs, **_MALLOC, "PYTHONUNBUFFERED": "1", **own}
     environment[configuration.CONFIG_VARIABLE] = str(path)
     if site.data is not None:
         environment[configuration.DATA_VARIABLE] = str(_data(run, site))

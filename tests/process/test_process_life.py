@@ -101,7 +101,10 @@ def test_what_a_launcher_of_something_else_says_of_ranks_and_what_the_locale_is_
               "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "FEDJOB_SESSION": str(os.getpid())}  # fmt: skip
     for name, value in others.items():
         monkeypatch.setenv(name, value)
-    trainer = {"command": ["python", "train.py", "Zürich ✓"], "env": [{"name": "CITY", "value": "Zürich ✓ $(X) $$"}]}
+    trainer = {
+        "command": ["sh", "-c", "exec python train.py Zürich"],
+        "env": [{"name": "CITY", "value": "Zürich ✓ $(X) $$"}],
+    }
     job = new_job(RANKS.replace('os.environ.get("CITY")', 'os.environb[b"CITY"].decode()'), "ab", workflow={"rounds": 1},
                   trainer=trainer)  # fmt: skip
     job.run()

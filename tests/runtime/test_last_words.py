@@ -53,6 +53,11 @@ def test_a_traceback_of_a_file_that_is_no_python_is_the_line_behind_its_frames(t
     assert last_words(tmp_path / "log").startswith("python: can't open file")
     (tmp_path / "log").write_text(RANKS)
     assert last_words(tmp_path / "log") == "KeyError: 'weights'"
+    crash = "Traceback (most recent call last):\n  File x\nOSError: [Errno 24] Too many open files\n"
+    (tmp_path / "log").write_text(
+        crash + crash.replace("OSError: [Errno 24] Too many open files", "asyncio.CancelledError")
+    )
+    assert last_words(tmp_path / "log") == "OSError: [Errno 24] Too many open files"
 
 
 def test_what_an_earlier_process_said_is_not_taken_for_this_ones(tmp_path: Path) -> None:
