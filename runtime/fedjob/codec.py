@@ -47,6 +47,8 @@ _WIDEN_ELEMENTS = 1 << 18  # scratch of 1 MiB: 7 GiB/s of bfloat16 (measured)
 _MARKS_A_TENSOR = (
     6  # brackets, and colons, that a header has for each tensor: 3 and 4 for what it is, the others for its place
 )
+TORCH = "pt"
+_FRAMEWORKS = (TORCH, "np", "flax", "jax", "tf", "mlx")  # as safetensors' users name them
 Chosen = Callable[[str], bool]  # whether a name travels
 _WITHOUT_TENSOR = (type(None), str, bool)
 _NUMERIC = frozenset({"int", "float", "scalar"})  # forms of one number, in a tensor without dimensions
@@ -70,15 +72,21 @@ class Spec:
 
 @dataclass(frozen=True)
 class Layout:
-    """The header of a file. `specs` in the order of the tree; `skeleton` JSON or "" for a flat dict."""
+    """The header of a file. `specs` in the order of the tree; `skeleton` JSON or "" for a flat dict.
+
+    framework: what other readers call `format`: "pt" for torch's tensors, or "" if nobody knows.
+    """
 
     specs: tuple[Spec, ...]
     skeleton: str = ""
+    framework: str = ""
 
     @cached_property
     def header(self) -> bytes:
         """Length prefix and header, padded with spaces so that the data starts at a multiple of 8."""
-        entries: dict[str, Any] = {"__metadata__": {"fedjob": self.skeleton}} if self.skeleton else {}
+        metadata = {"format": self.framework, "fedjob": self.skeleton}
+        said = {key: value for key, value in metadata.items() if value}
+        entries: dict[str, Any] = {"__metadata__": said} if said else {}
         for s in self.specs:
             entries[s.name] = {"dtype": s.dtype, "shape": list(s.shape), "data_offsets": [s.start, s.stop]}
         text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
@@ -149,7 +157,9 @@ def parse(header: Bytes) -> Layout:
     shape = metadata.get("fedjob", "") if isinstance(metadata, dict) else ""
     if not isinstance(shape, str):
         raise CodecError("not a tensor file: __metadata__.fedjob is not a string")
-    layout = Layout(tuple(_spec(name, entry) for name, entry in entries.items()), shape)
+    framework = metadata.get("format") if isinstance(metadata, dict) else None
+    known = framework if framework in _FRAMEWORKS else ""
+    layout = Layout(tuple(_spec(name, entry) for name, entry in entries.items()), shape, known)
     _check_skeleton(layout)
     end = 0
     for s in layout.data_order:
@@ -273,7 +283,8 @@ def flatten(tree: Any, chosen: Chosen | None = None) -> Outflow:
         specs[name] = Spec(name, dtype, shape, at, at + size)
         at += size
     text = json.dumps({"d": []} if root is None else root, separators=(",", ":"))
-    layout = Layout(tuple(specs[name] for name in leaves), text)
+    framework = TORCH if any(leaf.form == "torch" for leaf in leaves.values()) else ""
+    layout = Layout(tuple(specs[name] for name in leaves), text, framework)
     return Outflow(
         layout, tuple((specs[name], leaves[name].source) for name in order), tuple(taken.left), taken.left_bytes
     )
@@ -413,7 +424,7 @@ class Inflow:
         shared = {leaf["x"]: leaf["s"] for leaf in _leaves(layout) if "s" in leaf}
         memory: dict[str, memoryview] = {}
         for spec in layout.data_order:
-            form = self._forms.get(spec.name) or sent.get(spec.name) or _native_form()
+            form = self._forms.get(spec.name) or sent.get(spec.name) or _native_form(layout.framework)
             wide = max(own.get(spec.name, spec.dtype), spec.dtype, key=ITEM_BYTES.__getitem__)
             first = layout.by_name.get(shared.get(spec.name, ""))
             if first and first.name in memory and (first.dtype, first.shape, form) == (spec.dtype, spec.shape, "torch"):
@@ -485,8 +496,8 @@ def _no_name(name: str) -> str:
     return f"the name is longer than {most} bytes" if len(name.encode()) > most else ""
 
 
-def _native_form() -> str:
-    return "torch" if torch_module.loaded() else "numpy"
+def _native_form(framework: str) -> str:
+    return "torch" if framework == TORCH or torch_module.loaded() else "numpy"
 
 
 def _allocate(shape: tuple[int, ...], dtype: str, form: str) -> tuple[Any, memoryview]:

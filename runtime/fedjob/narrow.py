@@ -204,7 +204,7 @@ def relaid(layout: Layout, dtypes: Mapping[str, str], own: Mapping[str, str]) ->
         size = s.count * ITEM_BYTES[dtypes[s.name]]
         placed[s.name] = Spec(s.name, dtypes[s.name], s.shape, at, at + size)
         at += size
-    return Layout(tuple(placed[s.name] for s in specs), _skeleton(layout, placed, noted))
+    return replace(layout, specs=tuple(placed[s.name] for s in specs), skeleton=_skeleton(layout, placed, noted))
 
 
 def _skeleton(layout: Layout, kept: Mapping[str, Spec], noted: Mapping[str, str]) -> str:

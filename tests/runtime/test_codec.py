@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import tracemalloc
@@ -17,8 +18,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedjob import narrow
 from fedjob.codec import Inflow, Outflow, flatten, forms, parse
 from fedjob.errors import CodecError
+from fedjob.trees import in_memory
 
 SPECIAL = [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
 NUMPY = [np.dtype(t) for t in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?", *SPECIAL)]
@@ -274,6 +277,33 @@ def test_we_read_what_the_reference_writes_as_a_flat_dict(tree: dict[str, torch.
     tree = {k: v.detach().contiguous() for k, v in tree.items()}
     back = received(safetensors.torch.save(tree, metadata={"format": "pt"}), cut)
     assert same(dict(sorted(tree.items())), dict(sorted(back.items())))
+
+
+@pytest.mark.parametrize(
+    ("tree", "framework"),
+    [
+        pytest.param({"w": torch.ones(1)}, "pt", id="torch"),
+        pytest.param({"deep": [{"w": torch.ones(1)}, np.ones(1)]}, "pt", id="torch and numpy"),
+        pytest.param({"w": np.ones(1)}, None, id="numpy"),
+    ],
+)
+def test_other_readers_are_told_whose_tensors_a_file_holds(tree: Any, framework: str | None) -> None:
+    """Libraries load no file whose format they do not know; through every form that a model takes on its way."""
+    model = in_memory(tree)
+    for form in (model, narrow.master_form(model, ["*"]), narrow.wire_form(narrow.master_form(model), "BF16")):
+        (length,) = struct.unpack("<Q", form.layout.header[:8])
+        metadata = json.loads(form.layout.header[8 : 8 + length])["__metadata__"]
+        assert metadata.get("format") == framework
+        assert parse(form.layout.header).framework == (framework or "")
+
+
+def test_tensors_of_a_file_that_says_it_is_torchs_arrive_as_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the script has not imported torch yet."""
+    monkeypatch.setattr("fedjob.torch_module.loaded", lambda: None)
+    for metadata, kind in (({"format": "pt"}, torch.Tensor), ({"format": "np"}, np.ndarray), (None, np.ndarray)):
+        inflow = Inflow()
+        inflow.write(safetensors.numpy.save({"w": np.ones(2, np.float32)}, metadata))
+        assert isinstance(inflow.tree()["w"], kind)
 
 
 def test_data_starts_at_a_multiple_of_eight_and_each_tensor_at_one_of_its_item_size() -> None:
