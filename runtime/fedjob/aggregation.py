@@ -53,6 +53,18 @@ def agree(answers: Sequence[Answer], part: str) -> bool:
     return first is not None and all(t is not None and not difference_between(first, t.layout) for t in trees)
 
 
+def unlike(answers: Sequence[Answer], part: str) -> str:
+    """Why a part that some answers have has no mean, by sites and tensors; "" if it has one, or if nobody has it."""
+    ordered = sorted(answers, key=lambda a: a.sender)
+    have = [a for a in ordered if part in a.parts]
+    if have and len(have) < len(ordered):
+        return f"{', '.join(a.sender for a in ordered if part not in a.parts)} sent none, {have[0].sender} did"
+    for other in have[1:]:
+        if difference := difference_between(have[0].parts[part].layout, other.parts[part].layout):
+            return f"{other.sender} differs from {have[0].sender}: {difference}"
+    return ""
+
+
 def weighted_mean(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
     """Σ p_k x_k over trees of one layout; shares p_k sum to 1.
 

@@ -173,6 +173,12 @@ def _download(s: _Session, task: Task) -> FLModel | None:
     parts = s.gang.share_parts(parts) if s.gang else parts
     if parts is None:
         return None
+    if task.key.kind == "Train" and "optimizer_params" in s.forms and "optimizer_params" not in parts:
+        _log.warning(
+            "round %d: the optimizer_params that were sent do not come back: those of the sites differ, the log of the server "
+            "says in what",
+            task.key.round,
+        )
     total = s.config.workflow["rounds"]
     return FLModel(
         params=parts.get("params"),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjob.aggregation import agree, combine, mean, uniform
+from fedjob.aggregation import agree, combine, mean, uniform, unlike
 from fedjob.peers import Answer
 from fedjob.stored import write, write_values
 from fedjob.trees import BLOCK_ELEMENTS, in_memory
@@ -253,3 +253,18 @@ def test_computed_trees_nest_without_rounding_in_between(folder: Path) -> None:
 def test_a_part_can_be_averaged_where_every_answer_has_it_alike(trees: list[Any], expected: bool) -> None:
     answers = [Answer(f"s{k}", "Train", 0, parts={"o": in_memory(t)} if t else {}) for k, t in enumerate(trees)]
     assert agree(answers, "o") is expected
+
+
+@pytest.mark.parametrize(
+    ("trees", "why"),
+    [
+        pytest.param([None, None], "", id="nobody has it"),
+        pytest.param([{"m": np.zeros(2)}, {"m": np.ones(2)}], "", id="all have it alike"),
+        pytest.param([{"m": np.zeros(2)}, None, None], "s1, s2 sent none, s0 did", id="some have none"),
+        pytest.param([{"m": np.zeros(2)}, {"m": np.zeros(2)}, {"m": np.zeros(3)}],
+                     "s2 differs from s0: 'm' is F64 [3], expected F64 [2]", id="one differs"),
+    ],
+)  # fmt: skip
+def test_why_a_part_has_no_mean_names_the_sites_and_the_tensor(trees: list[Any], why: str) -> None:
+    answers = [Answer(f"s{k}", "Train", 0, parts={"o": in_memory(t)} if t else {}) for k, t in enumerate(trees)]
+    assert unlike(answers[::-1], "o") == why

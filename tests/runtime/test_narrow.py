@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from fedjob import FLModel, JobFailed, narrow, testing
 from fedjob.api import Exchange, FedAvg
-from fedjob.codec import Inflow, flatten
+from fedjob.codec import Inflow, flatten, own_dtypes
 from fedjob.dtypes import ITEM_BYTES, numpy_dtype
 from fedjob.errors import OutOfRange
 from fedjob.stored import write, write_values
-from fedjob.trees import flowing, in_memory
+from fedjob.trees import BLOCK_ELEMENTS, as_sent, flowing, in_memory, not_finite
 
 Network = Callable[..., testing.Result]
 BF16, F16 = ml_dtypes.bfloat16, np.float16
@@ -274,6 +274,58 @@ def test_what_is_not_included_leaves_the_tree_and_none_in_its_place_of_a_list(tm
     kept = write(tmp_path / "kept", narrow.master_form(in_memory(tree), ["list/1", "head/*"]))
     back = tree_of(kept.path.read_bytes())
     assert back == {"list": [None, np.zeros(1), "s"], "kind": "mlp", "head": ({"b": 2.5},)}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "limit", "travels"),
+    [
+        ("F64", [2], "Keep", "F64"), ("F64", [2], "F32", "F32"), ("F32", [2], "F32", "F32"), ("F64", [], "F32", "F64"),
+        ("F32", [2], "BF16", "BF16"), ("F16", [2], "BF16", "F16"), ("BF16", [2], "F16", "BF16"), ("F8_E4M3", [2], "F16", "F8_E4M3"),
+        ("I64", [2], "BF16", "I64"), ("BOOL", [2], "F32", "BOOL"), ("U8", [2], "F16", "U8"),
+    ],
+)  # fmt: skip
+def test_only_what_is_wider_travels_in_another_dtype(dtype: str, shape: list[int], limit: str, travels: str) -> None:
+    """float16 is not bfloat16: both have two bytes, and neither holds the other's numbers."""
+    assert narrow.wire_dtype(dtype, shape, limit) == travels
+
+
+def test_a_tensors_own_dtype_is_noted_where_the_files_is_another_and_nowhere_else(tmp_path: Path) -> None:
+    values = {"h": np.ones(3, BF16), "w": np.ones(3, np.float32), "d": np.ones(3)}
+    first = write_values(tmp_path / "first", values)
+    master = write(tmp_path / "master", narrow.master_form(first))
+    assert own_dtypes(master.layout) == {"h": "BF16"}
+    wire = write(tmp_path / "wire", narrow.wire_form(master, "BF16"))
+    assert own_dtypes(wire.layout) == {"w": "F32", "d": "F64"}
+    assert own_dtypes(narrow.own_form(master).layout) == {}
+    assert (
+        narrow.relaid(wire.layout, {s.name: s.dtype for s in wire.layout.specs}, {"h": "BF16", "w": "F32", "d": "F64"})
+        is wire.layout
+    )
+    changed = narrow.relaid(
+        wire.layout, {s.name: s.dtype for s in wire.layout.specs}, {"h": "BF16", "w": "F32", "d": "BF16"}
+    )
+    assert own_dtypes(changed) == {"w": "F32"}
+
+
+@pytest.mark.parametrize("at", [0, BLOCK_ELEMENTS - 1, BLOCK_ELEMENTS, 2 * BLOCK_ELEMENTS + 1])
+def test_a_sum_beyond_its_dtype_is_found_in_every_block(at: int) -> None:
+    values = np.zeros(2 * BLOCK_ELEMENTS + 2)
+    values[at] = 1e39
+    before = in_memory({"fine": np.zeros(4, np.float32), "w": np.zeros(values.size, np.float32)})
+    summed = in_memory({"fine": np.zeros(4), "w": values})
+    assert narrow.first_beyond(summed, before, before.layout) == "w"
+    values[at] = 3e38
+    assert narrow.first_beyond(summed, before, before.layout) is None
+
+
+@pytest.mark.parametrize("at", [0, BLOCK_ELEMENTS - 1, BLOCK_ELEMENTS, 2 * BLOCK_ELEMENTS + 1])
+def test_what_is_not_finite_is_found_and_compared_in_every_block(at: int) -> None:
+    values, sent = np.zeros(2 * BLOCK_ELEMENTS + 2, np.float32), np.zeros(2 * BLOCK_ELEMENTS + 2, np.float32)
+    values[at] = np.inf
+    assert not_finite(in_memory({"w": values})) == ["w"]
+    assert not as_sent(in_memory({"w": values}), in_memory({"w": sent}), "w")
+    sent[at] = np.inf
+    assert as_sent(in_memory({"w": values}), in_memory({"w": sent}), "w")
 
 
 # ------------------------------------------------------------------------------------------------------------------ forms

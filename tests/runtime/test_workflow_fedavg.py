@@ -115,6 +115,18 @@ def test_the_final_evaluation_is_one_more_ask_and_moves_nothing(network: Network
     assert result.file == testing.run(plain, START, FOUR).file
 
 
+def test_optimizer_params_that_differ_are_dropped_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    def optimises(count: int) -> testing.Client:
+        return lambda model: FLModel(params=model.params, optimizer_params={"m": np.zeros(count)})
+
+    testing.run(FedAvg(rounds=2), START, {"a": optimises(2), "b": optimises(3)})
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        f"round {t}: optimizer_params are dropped, the next round begins without any: b differs from a: 'm' is F64 [3], expected F64 [2]"
+        for t in range(2)
+    ]
+
+
 def test_optimizer_params_are_averaged_and_handed_on(network: Network) -> None:
     seen: list[float] = []
 

@@ -6,6 +6,7 @@ Data, AISTATS 2017, Algorithm 1.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ from ..api import FedAvg
 from ..peers import Evaluate, Peers, Train
 from ..sampling import sample
 from ..trees import Tree
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ def server(peers: Peers, s: State, w: FedAvg) -> Iterator[State]:
         updates = list(peers.ask_all(chosen, task, quorum=w.quorum or 1, close=w.close))  # w_k, in parallel
         model = aggregation.mean(updates, "params", by=by)  # Σ n_k w_k / Σ n_k
         carried = aggregation.agree(updates, "optimizer_params")
+        if why := aggregation.unlike(updates, "optimizer_params"):
+            log.warning("round %d: optimizer_params are dropped, the next round begins without any: %s", t, why)
         s = State(t + 1, model, aggregation.mean(updates, "optimizer_params", by=by) if carried else None)
         yield s
     if w.options.evaluate and s.round == w.rounds:
