@@ -2,16 +2,24 @@
 
 A chunk is nearly all of what travels. The protobuf library copies its data into an arena, out of it, and once more where the
 chunk is a part of a Frame: at these sizes that costs as much as the checksum. Here the header is put before the data, one
-copy, and what arrives is looked at where it lies. Anything else than a chunk goes through the library.
+copy, and what arrives is looked at where it lies. Anything else than a chunk is small, and goes through the library.
+
+Reading takes time linear in the message's length at the most, and a chunk has few fields: what a peer sends is read before anybody
+has judged it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from . import wire_pb2 as wire
+from .api.limits import CHUNK_FIELDS, SMALL_MESSAGE_BYTES
 from .errors import TransportError
 
+M = TypeVar("M", bound=Message)
 _PART, _OFFSET, _DIGEST, _DATA = 0x08, 0x10, 0x1A, 0x22  # field number << 3 | wire type, of wire.Chunk
 _CHUNK_IN_FRAME = 0x12
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
@@ -50,14 +58,24 @@ def read_frame(message: bytes) -> Piece | wire.Frame:
         length, at = _read_varint(view, 1)
         if at + length == len(view):  # nothing behind it
             return _read(view[at:])
-    try:
-        frame = wire.Frame.FromString(message)
-    except Exception as e:  # noqa: BLE001 - the library's own error type is not public
-        raise TransportError(f"a frame cannot be read: {e}") from None
+    frame = read_small(wire.Frame, message)
     if frame.HasField("chunk"):
         c = frame.chunk
         return Piece(c.part, c.offset, c.digest, c.data)
     return frame
+
+
+def read_small(kind: type[M], message: bytes) -> M:
+    """A message of this kind. Raises TransportError if it is none, or longer than any of ours that holds no chunk."""
+    name = kind.DESCRIPTOR.name
+    if len(message) > SMALL_MESSAGE_BYTES.value:
+        raise TransportError(
+            f"the message {name} has {len(message)} bytes; allowed: {SMALL_MESSAGE_BYTES.value} without a chunk"
+        )
+    try:
+        return kind.FromString(message)
+    except Exception as e:  # noqa: BLE001 - the library's own error type is not public
+        raise TransportError(f"the message {name} cannot be read: {e}") from None
 
 
 def _head(piece: Piece) -> bytes:
@@ -73,9 +91,12 @@ def _head(piece: Piece) -> bytes:
 
 
 def _read(view: memoryview) -> Piece:
-    part = offset = at = 0
+    part = offset = at = fields = 0
     digest, data = b"", view[:0]
     while at < len(view):
+        if fields == CHUNK_FIELDS.value:
+            raise TransportError(f"a chunk of more than {CHUNK_FIELDS.value} fields; the format has 4")
+        fields += 1
         tag, at = _read_varint(view, at)
         value: int | memoryview
         if tag & 7 == _VARINT:
@@ -114,7 +135,7 @@ def _varint(value: int) -> bytes:
 def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
     """The number at `at`, and where the next field begins."""
     value = shift = 0
-    while at < len(view) and shift < 64:
+    while at < len(view) and shift < 64:  # ten bytes at the most
         byte = view[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7

@@ -14,8 +14,10 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, cast
 
 from .tls import SERVER_ENVIRONMENT
@@ -31,6 +33,14 @@ import grpc.aio  # noqa: E402
 
 from . import frames  # noqa: E402
 from . import wire_pb2 as wire  # noqa: E402
+from .api.limits import (  # noqa: E402
+    CONNECTIONS,
+    FIRST_MESSAGE_SECONDS,
+    HANDSHAKE_SECONDS,
+    IDLE_SECONDS,
+    OPEN_CALLS,
+    STALL_SECONDS,
+)
 from .chunks import CHUNK_BYTES, WINDOW_CHUNKS, Range  # noqa: E402
 from .errors import TransportError  # noqa: E402
 from .frames import Piece  # noqa: E402
@@ -55,6 +65,11 @@ _SERVER_OPTIONS = [
     # A busy machine sends delayed pings close together; to end the connection for it would make things worse.
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
+    # What a stranger can hold: docs/limits.md says why.
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS.value),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS.value * 1000),
+    ("grpc.max_connection_idle_ms", IDLE_SECONDS.value * 1000),
+    ("grpc.max_concurrent_streams", OPEN_CALLS.value),
 ]
 _CLIENT_OPTIONS = [
     *_ALIVE,
@@ -94,6 +109,10 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 
 class NotThere(Exception):  # noqa: N818
     """What is asked for does not exist, or no longer."""
+
+
+class Unreadable(Exception):  # noqa: N818
+    """What a peer has sent is none of our messages."""
 
 
 class Service(Protocol):
@@ -159,30 +178,103 @@ class _Changes:
 
 
 def _handlers(service: Service) -> dict[str, grpc.RpcMethodHandler]:
-    async def attend(requests: AsyncIterator[wire.Upward], context: Any) -> AsyncIterator[wire.Downward]:
-        async for event in _answered(_until(_peers_end(context), service.attend(_peer(context), requests)), context):
+    calls: Counter[str | None] = Counter()  # that are open, by caller
+
+    async def attend(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[wire.Downward]:
+        replies = service.attend(_peer(context), _messages(requests, float("inf")))
+        async for event in _answered(_counted(calls, _until(_peers_end(context), replies), context), context):
             yield event
 
-    async def fetch(request: wire.Wanted, context: Any) -> AsyncIterator[Piece]:
-        async for piece in _answered(_while(_peers_end(context), service.fetch(_peer(context), request)), context):
+    async def fetch(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Piece]:
+        pieces = _while(_peers_end(context), _fetched(service, requests, _peer(context)))
+        async for piece in _answered(_counted(calls, _not_stalled(pieces), context), context):
             yield piece
 
-    async def submit(requests: AsyncIterator[wire.Frame | Piece], context: Any) -> AsyncIterator[wire.Reply]:
-        async for reply in _answered(_until(_peers_end(context), service.submit(_peer(context), requests)), context):
+    async def submit(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[wire.Reply]:
+        replies = service.submit(_peer(context), _messages(requests, STALL_SECONDS.value))
+        async for reply in _answered(_counted(calls, _until(_peers_end(context), replies), context), context):
             yield reply
 
     streams = grpc.stream_stream_rpc_method_handler
     return {
-        "Attend": streams(attend, wire.Upward.FromString, wire.Downward.SerializeToString),
-        "Fetch": grpc.unary_stream_rpc_method_handler(fetch, wire.Wanted.FromString, frames.chunk),
-        "Submit": streams(submit, frames.read_frame, wire.Reply.SerializeToString),
+        "Attend": streams(attend, _reading(partial(frames.read_small, wire.Upward)), wire.Downward.SerializeToString),
+        # One message, as a client sends it; as a stream, so that there is a deadline for it.
+        "Fetch": streams(fetch, _reading(partial(frames.read_small, wire.Wanted)), frames.chunk),
+        "Submit": streams(submit, _reading(frames.read_frame), wire.Reply.SerializeToString),
     }
+
+
+def _reading(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """A deserializer that hands on what is wrong with a message: gRPC would log a traceback, and tell the peer nothing."""
+
+    def deserialize(message: bytes) -> Any:
+        try:
+            return read(message)
+        except TransportError as e:
+            return Unreadable(str(e))
+
+    return deserialize
+
+
+async def _messages(requests: AsyncIterator[Any], stall_seconds: float) -> AsyncIterator[Any]:
+    """What a peer sends, each message within its time. Raises Unreadable, and TransportError for one that does not come."""
+    seconds: float = FIRST_MESSAGE_SECONDS.value
+    while True:
+        try:
+            async with asyncio.timeout(seconds if seconds < float("inf") else None):
+                message = await anext(requests)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise TransportError(f"no message came for {seconds:.0f} s") from None
+        if isinstance(message, Unreadable):
+            raise message
+        yield message
+        seconds = stall_seconds
+
+
+async def _fetched(service: Service, requests: AsyncIterator[Any], peer: str | None) -> AsyncIterator[Piece]:
+    wanted = await anext(_messages(requests, FIRST_MESSAGE_SECONDS.value), None)
+    if wanted is None:
+        raise Unreadable("a download names what is wanted")
+    async for piece in service.fetch(peer, wanted):
+        yield piece
+
+
+async def _counted(calls: Counter[str | None], replies: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    """The replies of a call, if this caller has not too many open already. Raises TransportError."""
+    peer = _peer(context)
+    if calls[peer] >= OPEN_CALLS.value:
+        raise TransportError(f"{OPEN_CALLS.value} calls of this site are open already; come again")
+    calls[peer] += 1
+    try:
+        async with contextlib.aclosing(cast(AsyncGenerator[Any], replies)):
+            async for reply in replies:
+                yield reply
+    finally:
+        calls[peer] -= 1
+        if not calls[peer]:
+            del calls[peer]
+
+
+async def _not_stalled(pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The pieces; the call ends if its peer does not take one in time, and what was read for it is let go."""
+    loop, call = asyncio.get_running_loop(), asyncio.current_task()
+    assert call is not None
+    async with contextlib.aclosing(cast(AsyncGenerator[Any], pieces)):
+        async for piece in pieces:
+            stalled = loop.call_later(STALL_SECONDS.value, call.cancel)
+            try:
+                yield piece
+            finally:
+                stalled.cancel()
 
 
 async def _answered(replies: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
     try:
-        async for reply in replies:
-            yield reply
+        async with contextlib.aclosing(cast(AsyncGenerator[Any], replies)):
+            async for reply in replies:
+                yield reply
     except _Expired as e:
         why = f"the certificate of {_peer(context)} expired at {e}; come again with a renewed one"
         if e.begun:  # one that was not begun is tried again and again
@@ -192,10 +284,12 @@ async def _answered(replies: AsyncIterator[Any], context: Any) -> AsyncIterator[
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(e))
     except NotThere as e:
         await context.abort(grpc.StatusCode.NOT_FOUND, str(e))
+    except Unreadable as e:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(e))
     except TransportError as e:
         await context.abort(grpc.StatusCode.UNAVAILABLE, str(e))
-    except OSError as e:  # the disk: there may be room later
-        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server cannot write: {e.strerror}")
+    except OSError as e:  # the disk, or descriptors: there may be room later
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server cannot take it now: {e.strerror}")
 
 
 class _Expired(Exception):  # noqa: N818 - what happened
@@ -212,17 +306,18 @@ async def _until(end: datetime, replies: AsyncIterator[Any]) -> AsyncIterator[An
     if left <= 0:
         raise _Expired(end, begun=False)
     deadline = asyncio.get_running_loop().time() + left
-    while True:
-        try:
-            async with asyncio.timeout_at(deadline) as wait:
-                reply = await anext(replies)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            if not wait.expired():  # the disk's
-                raise
-            raise _Expired(end, begun=True) from None
-        yield reply
+    async with contextlib.aclosing(cast(AsyncGenerator[Any], replies)):
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline) as wait:
+                    reply = await anext(replies)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                if not wait.expired():  # the disk's
+                    raise
+                raise _Expired(end, begun=True) from None
+            yield reply
 
 
 async def _while(end: datetime, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -356,7 +451,7 @@ def _mapped(call: Any) -> Iterator[Any]:
         yield from call
     except grpc.RpcError as e:
         error = e if isinstance(e, grpc.Call) else call
-        if error.code() == grpc.StatusCode.PERMISSION_DENIED:
+        if error.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT):
             raise PermissionDenied(error.details()) from None
         if error.code() == grpc.StatusCode.NOT_FOUND:
             raise Gone(error.details()) from None

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedjob import frames
 from fedjob import wire_pb2 as wire
+from fedjob.api.limits import CHUNK_FIELDS, SMALL_MESSAGE_BYTES
 from fedjob.errors import TransportError
-from fedjob.frames import Piece, chunk, chunk_frame, read_chunk, read_frame
+from fedjob.frames import Piece, chunk, chunk_frame, read_chunk, read_frame, read_small
 
 pieces = st.builds(
     Piece,
@@ -32,7 +34,7 @@ def test_what_is_written_is_what_the_library_writes_and_reads(piece: Piece) -> N
     assert read_frame(chunk_frame(piece)) == piece
 
 
-@given(st.lists(st.sampled_from("abcdx"), max_size=8), pieces)
+@given(st.lists(st.sampled_from("abcdx"), max_size=CHUNK_FIELDS.value // 4), pieces)
 def test_fields_in_any_order_doubled_or_unknown_are_read_as_the_library_reads_them(order: list[str], p: Piece) -> None:
     fields = {
         "a": wire.Chunk(part=p.part).SerializeToString(),
@@ -77,3 +79,49 @@ def test_a_piece_is_a_view_into_its_message() -> None:
     data = read_chunk(message).data
     assert isinstance(data, memoryview)
     assert data.obj is message
+
+
+@pytest.mark.parametrize("field", [b"\x08\x00", b"\x22\x00", b"\x7a\x00", b"\x78\x01", b"\x79" + bytes(8)])
+def test_a_chunk_of_too_many_fields_is_refused_before_all_of_them_are_read(
+    field: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    real = frames._read_varint
+    monkeypatch.setattr(frames, "_read_varint", lambda view, at: reads.append(at) or real(view, at))
+    body = field * ((1 << 20) // len(field))
+    with pytest.raises(TransportError, match="more than 16 fields"):
+        read_chunk(body)
+    with pytest.raises(TransportError, match="more than 16 fields"):
+        read_frame(b"\x12" + frames._varint(len(body)) + body)
+    assert len(reads) < 6 * CHUNK_FIELDS.value
+
+
+def test_a_chunk_of_as_many_fields_as_are_allowed_is_read() -> None:
+    assert read_chunk(b"\x08\x07" * CHUNK_FIELDS.value).part == 7
+
+
+@pytest.mark.parametrize("tail", [b"\x78\x01", b"\x1a\x00", b"\x22\x00"])
+def test_a_message_without_a_chunk_is_small(tail: bytes) -> None:
+    """A million parts, or fields of no meaning, would each be an object in memory."""
+    message = tail * (SMALL_MESSAGE_BYTES.value // len(tail) + 1)
+    with pytest.raises(TransportError, match=f"allowed: {SMALL_MESSAGE_BYTES.value}"):
+        read_frame(message)
+    with pytest.raises(TransportError, match="the message Upward has"):
+        read_small(wire.Upward, message)
+
+
+@pytest.mark.parametrize("kind", [wire.Upward, wire.Wanted])
+def test_a_small_message_is_read_or_refused_by_its_kind(kind: type) -> None:
+    assert read_small(kind, b"") == kind()
+    with pytest.raises(TransportError, match=f"the message {kind.__name__} cannot be read"):
+        read_small(kind, b"\xff")
+
+
+@pytest.mark.parametrize("bytes_of_it", [10, 11])
+def test_a_number_has_ten_bytes_at_the_most(bytes_of_it: int) -> None:
+    number = b"\x80" * (bytes_of_it - 1) + b"\x01"
+    if bytes_of_it == 10:
+        assert read_chunk(b"\x08" + number).part == 0
+        return
+    with pytest.raises(TransportError, match="too long"):
+        read_chunk(b"\x08" + number)

@@ -152,6 +152,73 @@ PART_BYTES: Final = Limit(
     "the site ends with RemoteProtocolError",
 )
 
+_CALLS: Final = "Calls and connections at a job's server"
+
+CONNECTIONS: Final = Limit(
+    _CALLS,
+    "TCP connections at a server, of sites and of strangers",
+    1024,
+    "connections",
+    "each costs some 30 KiB and a descriptor before it has shown a certificate",
+    "a further one is closed; sites try again",
+)
+HANDSHAKE_SECONDS: Final = Limit(
+    _CALLS,
+    "from a TCP connection to the end of its TLS handshake",
+    10,
+    "seconds",
+    "a silent connection must not keep its place",
+    "it is closed",
+)
+IDLE_SECONDS: Final = Limit(
+    _CALLS,
+    "that a connection without a call stays open",
+    60,
+    "seconds",
+    "a training process has a call open all the time",
+    "it is closed",
+)
+OPEN_CALLS: Final = Limit(
+    _CALLS,
+    "calls open at once, per certificate and per connection",
+    24,
+    "calls",
+    "a site needs its life line, an answer and downloads, twice while its certificate is renewed",
+    "a further call is refused as Unavailable; the site tries again",
+)
+FIRST_MESSAGE_SECONDS: Final = Limit(
+    _CALLS,
+    "from the beginning of a call to its first message",
+    10,
+    "seconds",
+    "the message follows at once",
+    "the call ends as Unavailable",
+)
+STALL_SECONDS: Final = Limit(
+    _CALLS,
+    "without a chunk of an answer or a download under way",
+    60,
+    "seconds",
+    "what is held for it is let go; the site goes on from there in another call",
+    "the call ends as Unavailable",
+)
+CHUNK_FIELDS: Final = Limit(
+    _CALLS,
+    "fields of a chunk on the wire",
+    16,
+    "fields",
+    "the format has 4; each costs time on the server's event loop",
+    "the call ends as InvalidArgument",
+)
+SMALL_MESSAGE_BYTES: Final = Limit(
+    _CALLS,
+    "length of a message that is no chunk",
+    512 << 10,
+    "bytes",
+    "a message of empty fields takes many times its length in memory",
+    "the call ends as InvalidArgument",
+)
+
 
 def table() -> tuple[Limit, ...]:
     """Every limit of this module, in the order of its definition."""
