@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from .api import limits
-from .codec import difference_between
+from .codec import Layout, difference_between
+from .dtypes import ITEM_BYTES
 from .model import PARTS, ParamsType, usable_weight
 from .trees import Tree, as_sent, not_finite
 
@@ -101,20 +102,35 @@ def check_header(header: Header, expected_type: str, base: str) -> Refusal | Non
     return None
 
 
-def check_announced(
-    kind: str, upload: str, parts: Sequence[tuple[str, int]], sent: Mapping[str, int], most: int
-) -> Refusal | None:
-    """What an announcement promises: known parts, each once, no larger than what was sent, nor than is allowed at all.
+def largest_parts(kind: str, sent: Mapping[str, Layout]) -> dict[str, int]:
+    """How long each part of an answer may be, in bytes: that of an Offer, which nothing was sent for, by `maxBytes` alone.
 
-    parts: (name, bytes) as announced. sent: name -> bytes of the task's parts. most: bytes of all parts together.
+    kind: of the task; sent: the layouts of its parts. An optimizer's state that was not sent is bounded by the model's numbers.
+    """
+    found = {name: layout.size + SLACK_BYTES for name, layout in sent.items()}
+    if kind == "Train" and "optimizer_params" not in sent and "params" in sent:
+        model = sent["params"]
+        numbers = sum((spec.stop - spec.start) // ITEM_BYTES[spec.dtype] for spec in model.specs)
+        found["optimizer_params"] = limits.OPTIMIZER_BYTES.value * numbers + 4 * model.data_start + SLACK_BYTES
+    return found
+
+
+def check_announced(
+    kind: str, upload: str, parts: Sequence[tuple[str, int]], largest: Mapping[str, int], most: int
+) -> Refusal | None:
+    """What an announcement promises: known parts, each once, no larger than what was sent lets expect, nor than is allowed at all.
+
+    parts: (name, bytes) as announced. largest: as `largest_parts`. most: bytes of all parts together.
     """
     names = [name for name, _ in parts]
     allowed = _PARTS.get(kind, frozenset())
     if not re.fullmatch(r"[0-9a-f]{32}", upload) or len(set(names)) != len(names) or not allowed.issuperset(names):
         return Refusal("Malformed", f"{len(names)} parts announced; allowed for {kind}: {sorted(allowed)}, each once")
     for name, size in parts:
-        if name in sent and size > sent[name] + SLACK_BYTES:
-            return Refusal("TooLarge", f"{name}: {size} bytes announced, {sent[name]} were sent out")
+        if name in largest and size > largest[name]:
+            return Refusal(
+                "TooLarge", f"{name}: {size} bytes announced, allowed after what was sent out: {largest[name]}"
+            )
     if (total := sum(size for _, size in parts)) > most:
         return Refusal("TooLarge", f"{total} bytes announced, allowed: {most} (spec.model.exchange.maxBytes)")
     return None

@@ -17,10 +17,12 @@ from .acceptance import (
     check_announced,
     check_header,
     check_parts,
+    largest_parts,
     plain_text,
     read_header,
 )
 from .aggregation import combine
+from .api.limits import OFFER_HEADER_BYTES
 from .errors import CodecError, JobFailed, OutOfRange, StateError
 from .journal import Journal
 from .limits import Limits
@@ -33,7 +35,6 @@ from .stored import Stored, open_stored, stored_form, write
 from .trees import Tree, laid_out
 
 log = logging.getLogger(__name__)
-_OFFER_HEADER = 4 << 20  # some 40,000 tensors
 Ask = tuple[str, int]  # kind, n-th ask of the kind in the round
 
 
@@ -75,7 +76,9 @@ class Open:
     @property
     def header_bytes(self) -> int:
         """How long the header of an answer's part may be: it is read into memory. An optimizer has a few entries a tensor."""
-        return 4 * max((part.layout.data_start for part in self.parts.values()), default=_OFFER_HEADER) + SLACK_BYTES
+        if not self.parts:
+            return OFFER_HEADER_BYTES.value
+        return 4 * max(part.layout.data_start for part in self.parts.values()) + SLACK_BYTES
 
     def judge_announced(self, announce: wire.Announce, limits: Limits) -> Header | Refusal:
         """What an announcement says beside its tensors, or why they need not travel."""
@@ -83,12 +86,12 @@ class Open:
         if isinstance(header, Refusal):
             return header
         expected = limits.params_type if self.ask[0] == "Train" else ParamsType.FULL
-        sent = {name: part.size for name, part in self.parts.items()}
+        largest = largest_parts(self.ask[0], {name: part.layout for name, part in self.parts.items()})
         base = self.parts["params"].digest if "params" in self.parts else ""
         announced = [(p.name, p.size) for p in announce.parts]
         return (
             check_header(header, expected, base)
-            or check_announced(self.ask[0], announce.upload, announced, sent, limits.max_bytes)
+            or check_announced(self.ask[0], announce.upload, announced, largest, limits.max_bytes)
             or header
         )
 

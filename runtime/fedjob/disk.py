@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from .quantities import bytes_text
 
+_NAMED = 3  # of those that hold room, the first
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -27,21 +28,20 @@ def unwritten(fd: int, size: int) -> int:
     return max(size - os.fstat(fd).st_blocks * 512, 0)
 
 
-def claim(folder: Path, spares: Path, promised: Iterable[int], reserve: int) -> None:
-    """Check that there is room for what is `promised`, and `reserve` more; bytes.
+def claim(folder: Path, spares: Path, promised: Mapping[str, int], reserve: int) -> None:
+    """Check that there is room for what is `promised`, site -> bytes, and `reserve` more.
 
-    Files in `spares` are given up if that helps. Raises OSError (ENOSPC), which says how much is missing.
+    Files in `spares` are given up if that helps. Raises OSError (ENOSPC), which says how much is missing, and who holds most.
     """
-    wanted = sum(promised) + reserve
+    wanted = sum(promised.values()) + reserve
     if wanted > _free(folder):
         for path in spares.glob("*"):
             path.unlink(missing_ok=True)
     if wanted > (free := _free(folder)):
-        raise OSError(
-            errno.ENOSPC,
-            f"{bytes_text(wanted)} needed for updates and the next state, {bytes_text(free)} free",
-            str(folder),
-        )
+        most = sorted(promised.items(), key=lambda of: -of[1])[:_NAMED]
+        held = ", ".join(f"{site} {bytes_text(size)}" for site, size in most if size)
+        why = f"{bytes_text(wanted)} needed for updates ({held}) and the next state, {bytes_text(free)} free"
+        raise OSError(errno.ENOSPC, why, str(folder))
 
 
 def _free(folder: Path) -> int:

@@ -37,19 +37,19 @@ class Journal:
         self.folder = folder
         path = folder / _FILE
         self.records, good = _read(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-        os.ftruncate(self._fd, good)
-        os.lseek(self._fd, good, os.SEEK_SET)
+        if self.records and self.records[0].get("version") != VERSION:
+            raise StateError(f"{path}: version {self.records[0].get('version')}, this program reads {VERSION}")
         self._before = max((r["at"] for r in self.records), default=0.0)
         self._since = time.monotonic()
-        if not self.records:
-            try:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            os.ftruncate(self._fd, good)
+            os.lseek(self._fd, good, os.SEEK_SET)
+            if not self.records:
                 self.append("opened", version=VERSION)
-            except OSError:
-                os.close(self._fd)
-                raise
-        elif self.records[0].get("version") != VERSION:
-            raise StateError(f"{path}: version {self.records[0].get('version')}, this program reads {VERSION}")
+        except OSError:
+            os.close(self._fd)
+            raise
 
     def elapsed_seconds(self) -> float:
         """Running time of this round, over all processes that have run it."""

@@ -169,13 +169,25 @@ class Reception:
         ledger = self._ledger
         with ledger.changed:
             if upload.spool.unwritten():  # else the disk has given it room already
-                reserve = sum(tree.layout.size for tree in upload.opened.masters.values())
-                disk.claim(ledger.folder, ledger.spares, (s.unwritten() for s in ledger.spools.values()), reserve)
+                state = sum(tree.layout.size for tree in upload.opened.masters.values())
+                promised = {name: spool.unwritten() for name, spool in ledger.spools.items()}
+                # An offered model becomes the first state.
+                disk.claim(ledger.folder, ledger.spares, promised, state or sum(upload.spool.sizes))
             ledger.conditions.has_room(upload.site)
 
-    def refused_by_disk(self, name: str, error: OSError) -> None:
+    def release(self, upload: Upload) -> None:
+        """Its stream has ended: its files stay, for the site to go on from; what it had reserved is free, and its descriptors."""
+        with self._ledger.changed:
+            upload.spool.close()
+            if self._ledger.spools.get(upload.site) is upload.spool:
+                del self._ledger.spools[upload.site]
+
+    def not_written(self, name: str, error: OSError) -> None:
         """What a site has sent could not be written: people see it until the site is let in, or the round is over."""
-        self._ledger.conditions.no_room(name, error, self._ledger.folder)
+        if disk.is_full(error):
+            self._ledger.conditions.no_room(name, error, self._ledger.folder)
+        else:
+            log.error("what %s sends cannot be written: %s", name, error, extra={"site": name})
 
     def received(self, upload: Upload, size: int) -> None:
         """`size` more bytes of an answer have come; those that were damaged count as well."""
@@ -199,9 +211,7 @@ class Reception:
         try:
             judged = upload.judge(digests)
             with self._ledger.changed:
-                if self._ledger.spools.get(site) is upload.spool:
-                    del self._ledger.spools[site]
-                upload.spool.close()
+                self.release(upload)
                 if not self._awaits(opened, site):
                     return _refused("PastRound", f"round {opened.round} closed while the answer travelled")
                 if isinstance(judged, Refusal):

@@ -138,10 +138,11 @@ class JobService:
         try:
             async for reply in self._take(begun, stream):
                 yield reply
-        except OSError as e:  # the disk: the site comes again, and goes on from what is held
-            begun.spool.close()
-            self._reception.refused_by_disk(site, e)
+        except OSError as e:  # the site comes again, and goes on from what is held
+            self._reception.not_written(site, e)
             raise
+        finally:
+            self._reception.release(begun)
 
     async def _take(self, upload: Upload, stream: AsyncIterator[wire.Frame | Piece]) -> AsyncIterator[wire.Reply]:
         """Receive an answer and have it judged."""

@@ -54,6 +54,7 @@ class Spool:
         self._checks = [_Check(name, header_bytes) for name, _ in parts]
         # Written by workers, sealed by another, closed by whoever takes over: a number must not be reused between.
         self._lock = threading.RLock()
+        self._closed = False  # for good: whoever goes on with these files has a Spool of its own
         self._fds: list[int] = []
         self._table_fds: list[int] = []
 
@@ -72,8 +73,12 @@ class Spool:
             return sum(disk.unwritten(fd, size) for fd, size in zip(self._fds, self.sizes, strict=False))
 
     def open(self) -> None:
-        """Take the files, and read back what they hold. Raises OSError when the disk refuses."""
+        """Take the files, and read back what they hold.
+
+        Raises OSError when the disk refuses, TransportError if it was closed meanwhile: what opened files then would leak them.
+        """
         with self._lock:
+            self._check_ours()
             self._folder.mkdir(parents=True, exist_ok=True)
             self.tables = [Table(size) for size in self.sizes]
             ours = {p.name for p in self._paths} | {p.name + _TABLE for p in self._paths}
@@ -96,6 +101,7 @@ class Spool:
         claimed = Table(size, os.pread(self._table_fds[part], table.count * DIGEST_BYTES, 0))
         for i in range(claimed.count):
             if known := claimed.at(i):
+                self._check_ours()
                 data = os.pread(self._fds[part], CHUNK_BYTES, i * CHUNK_BYTES)
                 if chunks.digest(data) == known:
                     table.put(i, known)
@@ -162,11 +168,12 @@ class Spool:
         return Stored(self._paths[i], layout, self.tables[i].object_digest(), self.tables[i].to_bytes())
 
     def _check_ours(self) -> None:
-        if self._names and not self._fds:
-            raise TransportError("this upload was taken over by a newer connection of the same site")
+        if self._closed:
+            raise TransportError("this upload is over, or was taken over by a newer connection of the same site")
 
     def close(self) -> None:
-        """Let go of the files; they stay."""
+        """Let go of the files, for good; they stay."""
+        self._closed = True  # before the lock: who reads back what a large file holds lets go of it soon
         with self._lock:
             fds, self._fds, self._table_fds = [*self._fds, *self._table_fds], [], []
             for fd in fds:

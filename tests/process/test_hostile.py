@@ -196,3 +196,68 @@ def test_an_upload_that_stalls_ends_and_gives_back_what_it_held(
     good_round(good)
     mallory.uplink.close()
     assert hosted.wait() == 0
+
+
+def announcement(puppet: Puppet, task: wire.Task, upload: int, **sizes: int) -> bytes:
+    """The first frame of an answer with these parts; what it announces never comes."""
+    announce, _ = exchange.announcement(task, FLModel(params=ZEROS), {}, puppet.config)
+    parts = [wire.Part(name=name, size=size) for name, size in sizes.items()]
+    said = wire.Announce(key=task.key, attempt=1, upload=f"{upload:032x}", parts=parts, header=announce.header)
+    return wire.Frame(announce=said).SerializeToString()
+
+
+def test_answers_that_are_begun_at_once_and_given_up_leave_no_descriptor(
+    limited: Callable[..., Hosted], until: Callable[..., Any]
+) -> None:
+    """Each takes over from the one before, whose files a worker may be about to open."""
+    hosted = limited({})
+    good, mallory = hosted.puppet("good"), hosted.puppet("mallory")
+    assert good.offer(ZEROS).accepted
+    task, before = mallory.task("Train"), descriptors(hosted)
+    sizes = {"params": task.parts[0].size, "optimizer_params": 64 << 10}
+
+    async def begin(channel: Any, number: int) -> None:
+        this = call(channel, "Submit")
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await this.write(announcement(mallory, task, number, **sizes))
+            if number % 2:
+                await this.read()
+        this.cancel()
+
+    async def flood() -> None:
+        with aio(hosted, "mallory") as one, aio(hosted, "mallory") as other:
+            for turn in range(20):
+                await asyncio.gather(*(begin(c, turn * 16 + i) for i in range(8) for c in (one, other)))
+            await one.close()
+            await other.close()
+
+    asyncio.run(flood())
+    until(lambda: descriptors(hosted) <= before)
+    assert "DiskFull" not in hosted.log("server")
+    good_round(good)
+    mallory.uplink.close()
+    assert hosted.wait() == 0
+
+
+def test_an_answer_larger_than_the_model_lets_expect_is_refused_before_it_is_given_room(
+    limited: Callable[..., Hosted],
+) -> None:
+    hosted = limited({})
+    good, mallory = hosted.puppet("good"), hosted.puppet("mallory")
+    assert good.offer(ZEROS).accepted
+    task = mallory.task("Train")
+
+    async def heard() -> wire.Reply:
+        with aio(hosted, "mallory") as channel:
+            this = call(channel, "Submit")
+            await this.write(announcement(mallory, task, 1, optimizer_params=100 << 20))
+            reply = wire.Reply.FromString(await this.read())
+            await channel.close()
+            return reply
+
+    verdict = asyncio.run(heard()).verdict
+    assert (verdict.accepted, verdict.reason) == (False, "TooLarge")
+    assert verdict.message.startswith("optimizer_params: 104857600 bytes announced, allowed")
+    good_round(good)
+    mallory.uplink.close()
+    assert hosted.wait() == 0

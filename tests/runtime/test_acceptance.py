@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjob.acceptance import Header, Refusal, check_header, check_parts, mean_metrics, plain_text, read_header
+from fedjob.acceptance import (
+    SLACK_BYTES,
+    Header,
+    Refusal,
+    check_announced,
+    check_header,
+    check_parts,
+    largest_parts,
+    mean_metrics,
+    plain_text,
+    read_header,
+)
 from fedjob.model import ParamsType
 from fedjob.trees import Computed, in_memory
 from fedjob.wire_pb2 import Verdict
@@ -258,3 +269,54 @@ def test_the_mean_of_metrics(weighted: list[tuple[float, Mapping[str, float]]], 
 def test_what_a_site_says_of_itself_cannot_forge_a_line_of_the_log() -> None:
     assert plain_text("bye\n2026-01-01 ERROR all is lost\x1b[2J") == "bye 2026-01-01 ERROR all is lost [2J"
     assert len(plain_text("x" * 10_000)) == 2000
+
+
+SENT = in_memory({"w": np.zeros((10, 100), np.float16), "n": np.array(1)}).layout
+
+
+def announced(kind: str, *parts: tuple[str, int], most: int = 1 << 40, upload: str = "0" * 32) -> str:
+    """The refusal's name, "" for none."""
+    refusal = check_announced(kind, upload, parts, largest_parts(kind, {"params": SENT}), most)
+    return refusal.reason if refusal else ""
+
+
+def test_a_part_may_be_as_long_as_what_was_sent_and_a_longer_header() -> None:
+    most = SENT.size + SLACK_BYTES
+    assert announced("Train", ("params", most)) == ""
+    assert announced("Train", ("params", most + 1)) == "TooLarge"
+
+
+def test_an_optimizers_state_that_was_not_sent_is_bounded_by_the_models_numbers() -> None:
+    """Sixteen bytes for each of 1,001; the announced size is reserved on the server's disk."""
+    most = 16 * 1001 + 4 * SENT.data_start + SLACK_BYTES
+    assert announced("Train", ("params", SENT.size), ("optimizer_params", most)) == ""
+    assert announced("Train", ("params", SENT.size), ("optimizer_params", most + 1)) == "TooLarge"
+
+
+def test_an_optimizers_state_that_was_sent_is_bounded_by_that() -> None:
+    state = in_memory({"m": np.zeros(5000)}).layout
+    largest = largest_parts("Train", {"params": SENT, "optimizer_params": state})
+    assert largest["optimizer_params"] == state.size + SLACK_BYTES
+
+
+def test_all_parts_together_are_bounded_by_the_field() -> None:
+    assert announced("Train", ("params", 60), ("optimizer_params", 40), most=100) == ""
+    assert announced("Train", ("params", 60), ("optimizer_params", 41), most=100) == "TooLarge"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"parts": [("params", 1), ("params", 1)]},
+        {"parts": [("other", 1)]},
+        {"kind": "Evaluate", "parts": [("params", 1)]},
+        {"kind": "Offer", "parts": [("optimizer_params", 1)]},
+        {"upload": "0" * 31},
+        {"upload": "0" * 31 + "/"},
+        {"upload": "0" * 32 + "\n"},
+    ],
+)
+def test_an_announcement_of_other_parts_or_a_name_that_is_none_is_malformed(bad: dict[str, Any]) -> None:
+    refusal = check_announced(bad.get("kind", "Train"), bad.get("upload", "0" * 32), bad.get("parts", []), {}, 100)
+    assert refusal is not None
+    assert refusal.reason == "Malformed"

@@ -43,12 +43,14 @@ def spool(folder: Path, site: str, size: int) -> Spool:
 def test_updates_are_let_in_while_all_that_is_promised_fits(small: Path) -> None:
     """Three of 5 MiB do not fit beside 4 MiB for the next state; when one is gone, the third does."""
     a, b, c = (spool(small, name, 5 * MIB) for name in "abc")
-    claim(small, small / "spare", [a.unwritten(), b.unwritten()], 4 * MIB)
-    with pytest.raises(OSError, match=r"19\.0 MiB needed .* 1[0-9.]+ MiB free") as refused:
-        claim(small, small / "spare", [a.unwritten(), b.unwritten(), c.unwritten()], 4 * MIB)
+    claim(small, small / "spare", {"a": a.unwritten(), "b": b.unwritten()}, 4 * MIB)
+    with pytest.raises(
+        OSError, match=r"19\.0 MiB needed for updates \(a 5\.00 MiB, b 5\.00 MiB, c 5\.00 MiB\) .* 1[0-9.]+ MiB free"
+    ) as refused:
+        claim(small, small / "spare", {"a": a.unwritten(), "b": b.unwritten(), "c": c.unwritten()}, 4 * MIB)
     assert is_full(refused.value)
     a.discard()
-    claim(small, small / "spare", [a.unwritten(), b.unwritten(), c.unwritten()], 4 * MIB)
+    claim(small, small / "spare", {"a": a.unwritten(), "b": b.unwritten(), "c": c.unwritten()}, 4 * MIB)
     b.close()
     c.close()
 
@@ -61,7 +63,7 @@ def test_what_is_written_is_not_counted_twice(small: Path) -> None:
 
         a.write(Piece(0, at, digest(data), data))
     assert a.unwritten() == 2 * MIB
-    claim(small, small / "spare", [a.unwritten()], 3 * MIB)
+    claim(small, small / "spare", {"a": a.unwritten()}, 3 * MIB)
     a.close()
 
 
@@ -69,7 +71,7 @@ def test_spares_are_given_up_before_anybody_is_refused(small: Path) -> None:
     (small / "spare").mkdir()
     for name in "12":
         (small / "spare" / name).write_bytes(os.urandom(6 * MIB))
-    claim(small, small / "spare", [10 * MIB], 0)
+    claim(small, small / "spare", {"a": 10 * MIB}, 0)
     assert not list((small / "spare").iterdir())
 
 

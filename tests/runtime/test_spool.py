@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedjob import chunks
 from fedjob.chunks import Table, digest
 from fedjob.codec import flatten
 from fedjob.errors import CodecError, TransportError
@@ -320,3 +322,50 @@ def test_a_longer_header_than_allowed_is_refused_and_not_read(tmp_path: Path) ->
     send(spool, 1000, {"params": data})
     with pytest.raises(CodecError, match="allowed: 2 to 50"):
         spool.seal([table_of(data).object_digest()])
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@given(st.lists(st.sampled_from(["open", "close", "discard", "write", "unwritten", "lacks"]), max_size=8))
+def test_a_spool_that_was_closed_opens_no_file_again(tmp_path_factory: Any, calls: list[str]) -> None:
+    """A worker may come to open it after its stream has ended: nobody would close those files."""
+    folder, before = tmp_path_factory.mktemp("spool"), descriptors()
+    spool = Spool(folder, "Train.0.a", "u" * 32, [("params", CHUNK), ("optimizer_params", 50)])
+    over = False
+    for call in calls:
+        try:
+            if call == "write":
+                spool.write(Piece(0, 0, digest(b"x" * CHUNK), b"x" * CHUNK))
+            else:
+                getattr(spool, call)()
+        except TransportError:
+            continue
+        over = over or call in ("close", "discard")
+        assert not over or descriptors() == before
+    spool.close()
+    assert descriptors() == before
+
+
+def test_a_close_is_not_held_up_by_reading_back_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 3 * CHUNK
+    first = Spool(tmp_path, "Train.0.a", "u" * 32, [("params", size)])
+    first.open()
+    for at in range(0, size, CHUNK):
+        first.write(Piece(0, at, digest(b"x" * CHUNK), b"x" * CHUNK))
+    first.close()
+    second = Spool(tmp_path, "Train.0.a", "u" * 32, [("params", size)])
+    real, read = chunks.digest, []
+
+    def seen(data: bytes) -> bytes:
+        read.append(len(data))
+        threading.Thread(target=second.close).start()
+        while not second._closed:
+            pass
+        return real(data)
+
+    monkeypatch.setattr(chunks, "digest", seen)
+    with pytest.raises(TransportError, match="this upload is over"):
+        second.open()
+    assert len(read) == 1

@@ -50,6 +50,22 @@ METRIC_SERIES: Final = Limit(
     "each is a time series for every site",
     "further names are left out and counted",
 )
+OPTIMIZER_BYTES: Final = Limit(
+    _SITE,
+    "optimizer state that the server has not sent out, per number of the model",
+    16,
+    "bytes",
+    "Adam keeps two float32 numbers for each; AMSGrad with master weights four",
+    "the answer is refused as TooLarge before it travels",
+)
+OFFER_HEADER_BYTES: Final = Limit(
+    _SITE,
+    "header of the file of an offered model",
+    4 << 20,
+    "bytes",
+    "some 40,000 tensors; parsed, it takes twenty times its length in memory",
+    "the offer is refused as Malformed",
+)
 _LOCAL: Final = "What `fedjob run` does on one machine"
 
 WORKING_FILES: Final = Limit(
