@@ -69,5 +69,5 @@ class Peers(Protocol):
     def ask_all(self, to: Sequence[str], task: Task, *, quorum: int = 1, close: Close = "Deadline") -> Iterator[Answer]:
         """The answers as they arrive, until the round closes. Raises JobFailed if too few can come (QuorumNotMet).
 
-        close: "Deadline" waits for all until the round's deadline; "Quorum" closes with the quorum-th answer.
+        quorum: fewest answers; 0: as many as come, required sites or not. close: "Deadline" waits for all until the round's deadline; "Quorum" closes with the quorum-th answer.
         """

@@ -12,6 +12,7 @@ from .records import (
     JobRef,
     JobState,
     Metrics,
+    Missing,
     Progress,
     RoundKind,
     RoundRecord,
@@ -39,6 +40,7 @@ class Story:
     bytes_before: tuple[int, int] = (0, 0)  # in, out: of earlier server processes
     tally: ServerTally = field(default_factory=ServerTally)
     model: FinalModel = field(default_factory=FinalModel)
+    unscored: tuple[Missing, ...] = ()  # who did not evaluate the final model
     pausing: bool = False  # asked to stop between this round and the next
 
     def pause(self) -> None:

@@ -16,7 +16,7 @@ from .peers import Close
 class Rule:
     """What completes a round.
 
-    quorum: fewest answers. required: sites that must be among them, of those asked.
+    quorum: fewest answers; 0: whoever answers, and nobody is required. required: sites that must be among them, of those asked.
     deadline_seconds: past it, stragglers are left out. wait_seconds: how much longer to wait when that is too few; above 0,
     lost sites are waited for as well.
     """
@@ -64,7 +64,7 @@ class NotMet:
 
 def decide(rule: Rule, asked: Asked, elapsed_seconds: float) -> Wait | Closed | NotMet:
     """The state of a round in which `asked` has happened after `elapsed_seconds`."""
-    required = rule.required & asked.sites
+    required = rule.required & asked.sites if rule.quorum else frozenset()
     enough = len(asked.answered) >= rule.quorum and required <= asked.answered
     pending = asked.sites - asked.answered - set(asked.absent)
     if enough and (rule.close == "Quorum" or not pending):

@@ -76,6 +76,9 @@ def main() -> int:
     except FedJobError as e:
         log.error("%s: %s", type(e).__name__, e)
         return EXIT_SOFTWARE if isinstance(e, TransportError) else EXIT_USAGE  # a port that is taken may be free later
+    except OSError as e:  # a full disk, no descriptors
+        log.error("the server cannot go on; it may be started again: %s", e)
+        return EXIT_SOFTWARE
     except Exception:  # Python's own code for it, 1, would be a verdict
         log.exception("the server crashed; it may be started again")
         return EXIT_SOFTWARE
@@ -180,6 +183,7 @@ def _recall(story: Story, config: ServerConfig, rounds: int) -> None:
     story.round_metrics = [r.metrics for r in history if r.kind == "Train"]
     story.bytes_before = (sum(r.bytes_in for r in history), sum(r.bytes_out for r in history))
     story.metrics = dict(history[-1].metrics) if history else {}
+    story.unscored = history[-1].missing if history and history[-1].kind == "Evaluate" else ()
 
 
 async def _report(config: ServerConfig, story: Story, session: Session) -> None:
@@ -231,13 +235,16 @@ def _conclude(config: ServerConfig, story: Story, session: Session) -> int:
         end = conclusion.load(config.state, config.attempt, job)
         if end is None:
             end = _end(config, story, session)
-            conclusion.save(config.state, config.attempt, job, end)
+            _conclude_on_disk(config, session, job, end)
         else:
             _stand_by(config, story, session, end)
     except Interrupted:
         story.state, story.message = "Interrupted", "stopped; a run with --resume goes on"
         log.info("interrupted")
         return EXIT_INTERRUPTED
+    except OSError as e:
+        log.error("the server cannot go on; it may be started again: %s", e)
+        return EXIT_SOFTWARE
     except Exception:
         log.exception("the server crashed; it may be started again")
         return EXIT_SOFTWARE
@@ -248,9 +255,17 @@ def _conclude(config: ServerConfig, story: Story, session: Session) -> int:
     return EXIT_COMPLETE if complete else EXIT_FAILED
 
 
+def _conclude_on_disk(config: ServerConfig, session: Session, job: str, end: Conclusion) -> None:
+    """How the job has ended, before anybody hears of it; a disk that stays full until the job's deadline changes nothing of it."""
+    try:
+        session.until_space(partial(conclusion.save, config.state, config.attempt, job, end))
+    except JobFailed as e:
+        log.error("the job has ended, and that could not be written down: %s", e)
+
+
 def _end(config: ServerConfig, story: Story, session: Session) -> Conclusion:
     try:
-        return Conclusion("Complete", _drive(config, story, session))
+        return _drive(config, story, session)
     except JobFailed as e:
         return Conclusion("Failed", e.reason, e.message)
     except StateError as e:
@@ -287,8 +302,11 @@ def _saved(config: ServerConfig, story: Story, session: Session) -> Any:
     return state
 
 
-def _drive(config: ServerConfig, story: Story, session: Session) -> str:
-    """All rounds that are missing; returns why the job is complete."""
+def _drive(config: ServerConfig, story: Story, session: Session) -> Conclusion:
+    """All rounds that are missing; returns how the job is complete.
+
+    The model is published before anything that comes after its last round.
+    """
     spec, folder = config.job.spec, config.state / _CHECKPOINT
     module = WORKFLOWS[spec.workflow.type]
     checkpoint.tidy(folder)
@@ -303,18 +321,33 @@ def _drive(config: ServerConfig, story: Story, session: Session) -> str:
     elif state.round < workflow.rounds:
         session.await_sites(1)
     story.state = "Running"
-    while True:
+    while state.round < workflow.rounds:
         for after in _rounds(config, story, session, keeper, module.server(session, state, workflow)):
-            state, (shorter, reason) = after, _remaining(workflow, story)
-            if shorter.rounds < workflow.rounds:  # then comes what the workflow does after its last round
-                workflow = shorter
+            state, (workflow, reason) = after, _remaining(workflow, story)
+            if state.round >= workflow.rounds:
                 break
-        else:
-            break
+    story.model = session.until_space(partial(_publish, config, state.model))
+    unscored = _evaluate(_rounds(config, story, session, keeper, module.server(session, state, workflow)), story)
     keeper.close(max(spec.active_deadline_seconds - session.running_seconds(), 1.0))
     session.end_rounds()
-    story.model = session.until_space(partial(_publish, config, state.model))
-    return reason or "RoundsCompleted"
+    if unscored:
+        return Conclusion("Complete", "EvaluationIncomplete", "; ".join(filter(None, (reason, unscored))))
+    return Conclusion("Complete", reason or "RoundsCompleted")
+
+
+def _evaluate(states: Iterator[Any], story: Story) -> str:
+    """What a workflow does after its last round: it costs the model nothing. Returns who did not evaluate it, and why; "": all did."""
+    try:
+        for _ in states:
+            pass
+    except FedJobError as e:
+        log.error("the final evaluation ends: %s", e)
+        return f"the final model is not evaluated: {e}"
+    if not story.unscored:
+        return ""
+    return "the final model is not evaluated by " + "; ".join(
+        f"{m.site}: {m.reason}: {m.message}" for m in story.unscored
+    )
 
 
 def _remaining(workflow: Any, story: Story) -> tuple[Any, str]:
@@ -364,6 +397,8 @@ def _tell(
     append(config.run / HISTORY_FILE, record)
     story.tally.complete(record)
     story.metrics = dict(record.metrics) or story.metrics
+    if kind == "Evaluate":
+        story.unscored = record.missing
     if kind == "Train":
         story.round_seconds.append(record.seconds)
         story.round_metrics.append(record.metrics)

@@ -130,11 +130,13 @@ def write_at(fd: int, data: Bytes, offset: int) -> None:
 def retire(paths: Iterable[Path], spares: Path) -> None:
     """Let go of files: the large ones are kept in the folder `spares`, to be written over.
 
-    A new file costs several times as much as an old one: its pages must be found and cleared first, and its blocks.
+    A new file costs several times as much as an old one: its pages must be found and cleared first, and its blocks. One that
+    has another name, as a published model has, is not written over.
     """
     spares.mkdir(exist_ok=True)
     for path in paths:
-        if path.stat().st_size >= CHUNK_BYTES:
+        found = path.stat()
+        if found.st_size >= CHUNK_BYTES and found.st_nlink == 1:
             path.rename(spares / f"{path.stat().st_ino}")
         else:
             path.unlink()

@@ -182,3 +182,12 @@ def test_a_round_is_not_met_only_if_it_lacks_something(rule: Rule, state: Asked,
     if isinstance(step, NotMet):
         assert len(state.answered) < rule.quorum or not rule.required & state.sites <= state.answered
         assert all(f"{site}: " in step.message for site in state.sites - state.answered)
+
+
+def test_a_round_that_needs_nobody_takes_whoever_answers() -> None:
+    """Required sites as well: what they did not send is a line of the record, not the end of the job."""
+    rule = Rule(quorum=0, deadline_seconds=60.0, required=frozenset("a"))
+    assert decide(rule, Asked(frozenset("ab")), 0.0) == Wait(60.0)
+    assert decide(rule, Asked(frozenset("ab"), frozenset("b"), {"a": "BadWeight"}), 0.0) == Closed()
+    assert decide(rule, Asked(frozenset("ab"), out={"a": "BadWeight"}, lost={"b": "PeerLost"}), 0.0) == Closed()
+    assert decide(rule, Asked(frozenset("ab")), 60.0) == Closed()

@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedjob.chunks import CHUNK_BYTES
 from fedjob.codec import Layout, Spec, flatten
 from fedjob.errors import StateError
-from fedjob.stored import file_digest, open_stored, replacing, write, write_values, write_whole
+from fedjob.stored import file_digest, open_stored, replacing, retire, write, write_values, write_whole
 from fedjob.trees import BLOCK_ELEMENTS, Block, Computed, in_memory, not_finite
 
 SHORT_FLOATS = {
@@ -211,3 +212,12 @@ def test_who_else_may_read_a_file_the_umask_says(umask: int, tmp_path: Path) -> 
     finally:
         os.umask(before)
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("m", "small")} == {0o666 & ~umask}
+
+
+def test_a_file_that_is_published_under_another_name_is_not_written_over(tmp_path: Path) -> None:
+    """A job that goes on for more rounds must not change the model that it had published."""
+    (tmp_path / "model-1").write_bytes(b"x" * CHUNK_BYTES)
+    (tmp_path / "model-2").write_bytes(b"y" * CHUNK_BYTES)
+    (tmp_path / "published").hardlink_to(tmp_path / "model-1")
+    retire([tmp_path / "model-1", tmp_path / "model-2"], tmp_path / "spare")
+    assert [p.read_bytes()[:1] for p in (tmp_path / "spare").iterdir()] == [b"y"]

@@ -144,6 +144,10 @@ JOB_CONDITIONS: Final[Mapping[str, Condition]] = {
             "NotFinished": Reason("The job has not ended."),
             "RoundsCompleted": Reason("Every round is complete."),
             "EarlyStopped": Reason("spec.workflow.stopWhen holds; the message says which part."),
+            "EvaluationIncomplete": Reason(
+                "Every round is complete and the model is there; the message says which sites did not evaluate it at the end, and why.",
+                "See the logs of those sites; `fedjob report` shows the others' metrics.",
+            ),
             "Failed": Reason("The job has failed.", "See the condition Failed."),
         },
     ),
