@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
 from . import wire_pb2 as wire
 from .acceptance import plain_text
-from .api.limits import ANSWER_PARTS, LOGGED_VALUES, OPEN_FETCHES
+from .api.limits import ANSWER_PARTS, FLUSH_SECONDS, LOGGED_KEY, LOGGED_KEYS, LOGGED_VALUES, OPEN_FETCHES
 from .asks import Upload
 from .chunks import ACK_EVERY, CHUNK_BYTES
 from .errors import IdentityError, TransportError
@@ -42,6 +42,8 @@ class JobService:
         self._values = values
         self._tally = tally or ServerTally()
         self._noted: Counter[tuple[str, int]] = Counter()  # values of a site in a round
+        self._dropped: Counter[str] = Counter()  # values of a site, on its present life line
+        self._keys: defaultdict[str, set[str]] = defaultdict(set)  # that a site has logged
         self._fetching: Counter[str] = Counter()
 
     async def attend(self, peer: str | None, events: AsyncIterator[wire.Upward]) -> AsyncIterator[wire.Downward]:
@@ -63,13 +65,17 @@ class JobService:
         try:
             while (event := await outbox.get()) is not None:
                 yield event
-                if event.HasField("end"):
+                if event.HasField("end"):  # what the site says until it hangs up still counts: it may be on its way
+                    await asyncio.wait({reader}, timeout=FLUSH_SECONDS.value)
                     return
             if not reader.cancelled() and isinstance(problem := reader.exception(), OSError):
                 raise TransportError(f"the farewell of {site} could not be noted: {problem}")
         finally:
             reader.cancel()
             self._reception.lost(site, push)
+            if dropped := self._dropped.pop(site, 0):
+                log.warning("%s: %d logged values were dropped; docs/limits.md says how many are kept", site, dropped,
+                            extra={"site": site})  # fmt: skip
 
     async def _read(self, site: str, push: Push, events: AsyncIterator[wire.Upward]) -> None:
         async for event in events:
@@ -83,17 +89,26 @@ class JobService:
 
     def _note(self, site: str, v: wire.Value) -> None:
         """Keep a scalar that a script logged; so many of a site in a round, or a loop in a script would fill the disk."""
+        key, keys = _key(v.key), self._keys[site]
         self._noted[site, self._reception.round] += 1
-        if (count := self._noted[site, self._reception.round]) > LOGGED_VALUES.value:
-            if count == LOGGED_VALUES.value + 1:
-                log.warning("%s has logged %d values in round %d; further ones are lost", site, LOGGED_VALUES.value, v.round,
-                            extra={"site": site})  # fmt: skip
+        known = key in keys or len(keys) < LOGGED_KEYS.value
+        if self._noted[site, self._reception.round] > LOGGED_VALUES.value or not known:
+            self._dropped[site] += 1
+            if self._dropped[site] == 1:
+                which = (
+                    f"a value of another key than its first {len(keys)}"
+                    if not known
+                    else "further values of this round"
+                )
+                log.warning("%s: %s are dropped: docs/limits.md", site, which, extra={"site": site})
             return
-        step, key = v.step if v.step >= 0 else None, plain_text(v.key, 200)
+        keys.add(key)
+        step = v.step if v.step >= 0 else None
         self._tally.logged.take(site, {key: v.value})
         try:
             append(self._values, LoggedValue(site, v.round, step, key, v.value))
         except OSError as e:
+            self._dropped[site] += 1
             log.warning("a value that %s logged is lost: %s", site, e, extra={"site": site})
 
     async def fetch(self, peer: str | None, wanted: wire.Wanted) -> AsyncIterator[Piece]:
@@ -214,6 +229,11 @@ def _read(stored: Stored, start: int, stop: int) -> list[Piece]:
         Piece(0, at, stored.digest_at(at // CHUNK_BYTES), stored.bytes_at(at, min(CHUNK_BYTES, stop - at)))
         for at in range(start, stop, CHUNK_BYTES)
     ]
+
+
+def _key(said: str) -> str:
+    """The key of a logged value: one line, and no longer than is kept."""
+    return plain_text(said, LOGGED_KEY.value).encode()[: LOGGED_KEY.value].decode(errors="ignore")
 
 
 def _want(upload: Upload) -> wire.Reply:

@@ -7,6 +7,7 @@ copy of the model in this process.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from . import chunks, frames, tls
 from . import wire_pb2 as wire
 from .acceptance import plain_text
+from .api.limits import FLUSH_SECONDS
 from .chunks import CHUNK_BYTES, Pause, Range, Table
 from .codec import Outflow
 from .dtypes import Bytes
@@ -207,7 +209,7 @@ class Uplink:
     # -------------------------------------------------------------------------------------- life line
 
     def tell(self, event: wire.Upward) -> None:
-        """Say something on the life line, soon; lost if the line is down."""
+        """Say something on the life line, soon; on the next one if that is down."""
         self._check_process()
         with self._changed:
             self._line.put(event)
@@ -242,8 +244,11 @@ class Uplink:
         if farewell is not None and self._ended is None:
             self._line.put(wire.Upward(farewell=farewell))
         self._line.put(None)
-        self._thread.join(timeout=5.0 if farewell is not None and self._broken is None else 0.2)
+        flush = FLUSH_SECONDS.value if self._ended is not None else 5.0
+        self._thread.join(timeout=flush if farewell is not None and self._broken is None else 0.2)
         self._channel.close()
+        if lost := sum(event.HasField("value") for event in _rest(self._line)):
+            log.warning("%d logged values did not reach the server: it had ended, or was away", lost)
 
     def _hold_line(self) -> None:
         backoff = 0.1
@@ -270,7 +275,11 @@ class Uplink:
                 self._alive_at = min(self._alive_at, time.monotonic())
             if line is not self._line:
                 continue  # renewed
-            self._line = queue.SimpleQueue()
+            with self._changed:
+                self._line = queue.SimpleQueue()
+                for event in _rest(line):
+                    if event.HasField("value"):
+                        self._line.put(event)
             # Wakes at once when the process closes; the jitter keeps a thousand sites from coming back together.
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, backoff * random.uniform(0.5, 1.0))
@@ -372,6 +381,17 @@ def _upward(attempt: int, line: queue.SimpleQueue[wire.Upward | None]) -> Iterat
     yield wire.Upward(hello=wire.Hello(attempt=attempt, version=__version__))
     while (event := line.get()) is not None:
         yield event
+
+
+def _rest(line: queue.SimpleQueue[wire.Upward | None]) -> list[wire.Upward]:
+    """What has not been said on a life line."""
+    found = []
+    with contextlib.suppress(queue.Empty):
+        while True:
+            if (event := line.get_nowait()) is not None:
+                found.append(event)
+    line.put(None)  # gRPC's thread may still wait for it
+    return found
 
 
 class _Turn:

@@ -324,6 +324,18 @@ class Hosted(Started):
         with (self.run.folder / "logs" / "server.log").open("ab") as log:
             return subprocess.Popen(server.command, cwd=server.directory, env=variables, stdout=log, stderr=log)
 
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """The server's exit code. Puppets that have heard of the job's end hang up, as scripts do."""
+
+        def over() -> bool:
+            for puppet in self.puppets:
+                if puppet.uplink._ended is not None:
+                    puppet.uplink.close()
+            return self.popen.poll() is not None
+
+        wait_until(over, seconds)
+        return self.popen.wait()
+
     def serve_again(self, **environment: str) -> None:
         """Start the server once more, when it has ended."""
         self.wait()

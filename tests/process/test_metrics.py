@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -142,3 +143,23 @@ def test_as_in_a_pod_the_servers_log_is_json_and_says_whose_line_it_is(host: Cal
     assert {key: lines[0][key] for key in ("job", "site", "round", "attempt")} == {
         "job": "job", "site": "a", "round": 0, "attempt": 1,
     }  # fmt: skip
+
+
+LOGS = """
+import numpy as np, fedjob
+fedjob.init({"w": np.ones(3, np.float32)})
+while fedjob.is_running():
+    fedjob.receive()
+    for i in range(200): fedjob.log("before", i, step=i)
+    fedjob.send(fedjob.FLModel(params={"w": np.ones(3, np.float32)}))
+for i in range(1000): fedjob.log("after", i, step=i)
+"""
+
+
+def test_all_that_is_logged_before_a_script_ends_arrives(new_job: Callable[..., Job]) -> None:
+    """Before the last answer and after the loop: the server reads on until the sites hang up."""
+    started = new_job(LOGS, ["a", "b"], workflow={"rounds": 2}).run()
+    values = [json.loads(line) for line in (started.folder / "metrics.jsonl").read_text().splitlines()]
+    assert Counter((v["site"], v["key"]) for v in values) == {
+        (site, key): count for site in "ab" for key, count in (("before", 400), ("after", 1000))
+    }

@@ -34,6 +34,25 @@ LOGGED_VALUES: Final = Limit(
     "they lie in the server's memory and in the report",
     "later ones are dropped and counted",
 )
+LOGGED_KEYS: Final = Limit(
+    _SITE,
+    "keys under which a site logs scalars, per job",
+    256,
+    "keys",
+    "each is a curve in the report",
+    "values of further keys are dropped and counted in the server's log",
+)
+LOGGED_KEY: Final = Limit(
+    _SITE, "length of such a key", 128, "bytes of UTF-8", "it stands in lines and tables", "the rest is cut off"
+)
+FLUSH_SECONDS: Final = Limit(
+    _SITE,
+    "from the job's end until a site hangs up",
+    10,
+    "seconds",
+    "what scripts log before they end still arrives; one that goes on must not hold up the job",
+    "the line ends; the site's log counts what was not sent",
+)
 OPEN_FETCHES: Final = Limit(
     _SITE,
     "downloads that a site has open at once",
