@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from cluster.samples import sample
 from fedjob.api import SiteJobSpec
+from fedjob_operator import names
 from fedjob_operator.desired.approval import assignment_digest
 from fedjob_operator.desired.policy import judge
+from fedjob_operator.names import CLIENT, SERVER
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 POLICY = {
@@ -194,3 +196,30 @@ def test_an_assignment_of_another_version_is_refused_by_the_field() -> None:
     state, _ = judge(POLICY, {"spec": {**asked(), "novelty": 1}}, NOW)
     assert (state.status, state.reason) == ("False", "Refused")
     assert "spec.novelty" in state.message
+
+
+def test_what_is_swapped_while_a_job_is_paused_waits_for_another_word(world: Any) -> None:
+    """Submit, approve, run, pause, swap, go on: no pod of what nobody has read."""
+    rule = {"name": "reviewed", "images": [{"repository": "fedjob-runtime"}], "inlineCode": "Allow"}
+    world.put(names.SITE_POLICY, "team-a", "default", spec={"rules": [rule]})
+    key = world.submit(trainer={"files": {"train.py": "honest()"}})
+    world.up(key)
+    assert world.jobs(CLIENT) == []
+    world.approve_all()
+    world.up(key)
+    assert len(world.jobs(CLIENT)) == 2
+    world.edit(key, suspend=True)
+    world.settle()
+    world.end_pod(world.pods(SERVER)[0], 143)
+    world.settle()
+    world.orphans_die()
+    world.edit(key, suspend=False, trainer={"files": {"train.py": "hostile()"}})
+    world.up(key)
+    assert world.jobs(CLIENT) == []
+    for raw in [raw for (kind, _, _), raw in world.objects.items() if kind == names.SITE_JOB.name]:
+        accepted = next(c for c in raw["status"]["conditions"] if c["type"] == "Accepted")
+        assert (accepted["status"], accepted["reason"]) == ("Unknown", "NeedsApproval")
+        assert "the assignment was changed since" in accepted["message"]
+    world.approve_all()
+    world.up(key)
+    assert len(world.jobs(CLIENT)) == 2

@@ -124,3 +124,20 @@ def test_files_arrive_as_they_were_written(text: str) -> None:
     pod = server.job(made, 1).manifest["spec"]["template"]["spec"]
     items = next(volume for volume in pod["volumes"] if volume["name"] == "trainer")["configMap"]["items"]
     assert {item["path"]: data[item["key"]] for item in items} == {"train.py": text, "a/b": text + "x"}
+
+
+def test_no_dollar_of_a_person_stands_alone_in_any_container() -> None:
+    """Also in one that is added later: what Kubernetes expands has no single dollar but that of our own reference."""
+    hostile = "$(A)$$(A)$"
+    settings = replace(SETTINGS, job_pods=job_pods(json.dumps({"env": [{"name": "PROXY", "value": hostile}]})))
+    made = of([hostile], {"A": hostile}, settings, nodes=2)
+    pod = server.job(made, 1).manifest["spec"]["template"]["spec"]
+    containers = [*pod["initContainers"], *pod["containers"], of_client(made)]
+    words = [word for one in containers for word in (*one["command"], *(one.get("args") or ()))]
+    values = [variable["value"] for one in containers for variable in one["env"]]
+    assert (
+        sum("$" in text for text in (*words, *values)) == 5
+    )  # the script's argument, its variable, our reference, PROXY twice
+    assert [text for text in (*words, *values) if "$" in text.replace("$$", "")] == [
+        "--node-rank=$(JOB_COMPLETION_INDEX)"
+    ]
