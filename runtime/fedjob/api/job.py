@@ -182,7 +182,8 @@ class InitialModel(Part):
     )
     object: ObjectName | None = Field(
         default=None,
-        description="A state dict in the trainer's code, or a function without arguments that returns one; evaluated once.",
+        description="A state dict in the trainer's code, or a function without arguments that returns one; evaluated once. On a cluster "
+        "that code runs at the hub: in the runtime image, or in one that the hub lists.",
     )
 
     def _broken_rules(self) -> Iterator[Broken]:
@@ -264,7 +265,9 @@ class Exposure(Part):
         "in the hub's cluster, no other is allowed.",
     )
     annotations: dict[LabelKey, AnnotationValue] = Field(
-        default_factory=dict, max_length=64, description="Annotations of the Service, for what provides its address."
+        default_factory=dict,
+        max_length=64,
+        description="Annotations of the Service, for what provides its address; the hub lists which a job may set.",
     )
 
 
@@ -297,12 +300,17 @@ class ServerScheduling(Part):
     node_selector: dict[LabelKey, LabelValue] = Field(
         default_factory=dict,
         max_length=16,
-        description="Labels of the nodes that the pod may run on. Default: any node.",
+        description="Labels of the nodes that the pod may run on; the hub lists which a job may name. Default: any node.",
     )
     tolerations: tuple[Toleration, ...] = Field(
-        default=(), strict=False, max_length=16, description="Taints of nodes that the pod puts up with."
+        default=(),
+        strict=False,
+        max_length=16,
+        description="Taints of nodes that the pod puts up with; the hub lists which a job may name.",
     )
-    priority_class_name: DnsName | None = Field(default=None, description="PriorityClass of the pod.")
+    priority_class_name: DnsName | None = Field(
+        default=None, description="PriorityClass of the pod; the hub lists which a job may name."
+    )
 
 
 class Server(Part):
