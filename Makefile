@@ -37,8 +37,8 @@ cluster-up: $(VENV)/.installed  ## a real Kubernetes cluster on this machine (Li
 cluster-down: $(VENV)/.installed  ## remove a cluster: make cluster-down NAME=hub; or all of them: make cluster-down ALL=1
 	hack/cluster $(VENV)/bin down $(if $(ALL),--all,$(or $(NAME),hub))
 
-chaos: $(VENV)/.installed  ## real jobs under faults: make chaos SEED=7 KILLS=200, or PLAN=3, or ONLY=full-disk
-	PYTHONPATH=tests $(PY) -m chaos.run $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) \
+chaos: $(VENV)/.installed  ## real jobs under faults: make chaos SEED=7 FAULTS=200, or PLAN=3, or ONLY=full-disk
+	PYTHONPATH=tests $(PY) -m chaos.run $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \
 	  $(if $(PLAN),--plan $(PLAN)) $(if $(ONLY),--only $(ONLY))
 
 fuzz: $(VENV)/.installed  ## files and messages altered at will, at length: make fuzz EXAMPLES=5000 SECONDS=600

@@ -93,7 +93,6 @@ RESOURCES: Final = (
         (
             Column("Type", ".spec.type"),
             Column("Approved", ".spec.approved", "boolean"),
-            Column("Jobs", ".status.activeJobs", "integer"),
             Column("Organisation", ".spec.displayName", wide=True),
         ),
     ),
@@ -123,7 +122,6 @@ RESOURCES: Final = (
         crd_rules.POLICY,
         (
             Column("Suspended", ".spec.suspend", "boolean"),
-            Column("Jobs", ".status.activeJobs", "integer"),
             Column("Rules", ".spec.rules[*].name", wide=True),
         ),
     ),

@@ -12,7 +12,7 @@ from .bounds import ServerBounds
 
 HUB, SITE = "hub", "site"
 CA_KEY = "ca.crt"
-# A server holds half a GiB at most, whatever the model's size; what it reads and writes lies in the page cache besides.
+# About 128 MiB and 20 MiB for each site, whatever the model's size: enough for 44; what is read and written lies in the page cache besides.
 SERVER_REQUESTS = (("cpu", "100m"), ("memory", "512Mi"))
 SERVER_LIMITS = (("memory", "1Gi"),)
 

@@ -1,8 +1,7 @@
 """A site's end of its job: the life line, tasks in, answers out. Sockets and time; what scripts see is in `client`.
 
 One thread holds the life line open, so that the server knows within seconds when this process is gone, and keeps the newest
-task in an inbox of one. Tensors travel on the script's own thread, straight between the wire and their memory: there is one
-copy of the model in this process.
+task in an inbox of one. Tensors travel on the script's own thread, straight between the wire and their memory.
 """
 
 from __future__ import annotations

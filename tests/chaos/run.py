@@ -1,4 +1,4 @@
-"""Play jobs under faults until so many have struck, then each scenario: `python -m chaos.run --seed 7 --kills 200`.
+"""Play jobs under faults until so many have struck, then each scenario: `python -m chaos.run --seed 7 --faults 200`.
 
 Prints each fault when the job has got over it, then totals, and writes build/chaos.json. Exit code 1 if anything was not as
 it must be, with the command that does the same again.
@@ -82,9 +82,9 @@ def main() -> int:
     alone = arguments.plan is not None or arguments.only
     try:
         if not arguments.only:
-            report.console.print(f"seed {arguments.seed}, {arguments.kills} faults", style="bold")
+            report.console.print(f"seed {arguments.seed}, {arguments.faults} faults", style="bold")
             report.head()
-            asyncio.run(campaign(plans, arguments.kills, report, folder))
+            asyncio.run(campaign(plans, arguments.faults, report, folder))
         for name in arguments.only or ([] if alone else SCENARIOS):
             asyncio.run(stage(name, report, folder))
     finally:
@@ -95,7 +95,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="of the schedule")
-    parser.add_argument("--kills", type=int, default=200, help="faults in all, of every kind")
+    parser.add_argument("--faults", type=int, default=200, help="in all, of every kind; about a third are kills")
     parser.add_argument("--plan", type=int, help="this job of the schedule alone, without scenarios")
     parser.add_argument("--only", type=_scenarios, help=f"these scenarios alone: {', '.join(SCENARIOS)}")
     parser.add_argument("--result", type=Path, default=Path("build/chaos.json"), help="where the measures go")

@@ -414,10 +414,10 @@ def columns(printed: str) -> dict[str, str]:
 COLUMNS = {
     "FederatedJob": {"STATE": "Training", "ROUND": "4", "OF": "10", "SITES": "2/2", "RESTARTS": "2", "ETA": "61",
                      "DEGRADED": "False", "FAILURE": "NotFinished"},
-    "FederatedSite": {"TYPE": "Local", "APPROVED": "true", "JOBS": "3", "ORGANISATION": "Hospital A"},
+    "FederatedSite": {"TYPE": "Local", "APPROVED": "true", "ORGANISATION": "Hospital A"},
     "SiteJob": {"JOB": "digits", "FROM": "team-a", "ACCEPTED": "True", "RUNNING": "True", "FINISHED": "NotFinished",
                 "RESTARTS": "0", "SITE": "hospital-a", "WHY": "why"},
-    "SitePolicy": {"SUSPENDED": "false", "JOBS": "1", "RULES": "trial-42"},
+    "SitePolicy": {"SUSPENDED": "false", "RULES": "trial-42"},
 }  # fmt: skip
 
 
