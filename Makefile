@@ -5,7 +5,7 @@ WHEELS := $(wildcard ../shared/wheels)
 PIPENV := $(if $(WHEELS),PIP_FIND_LINKS="$(abspath $(WHEELS)) $$PIP_FIND_LINKS" PIP_CONSTRAINT=$(abspath $(WHEELS))/constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e images cluster-up cluster-down bench chaos fuzz mutants lint lock clean
+.PHONY: help demo test e2e wheel images cluster-up cluster-down bench chaos fuzz mutants lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ bench: $(VENV)/.installed  ## measure, side by side with other systems: make ben
 
 e2e: $(VENV)/.installed  ## against real Kubernetes, built from source the first time: make e2e ONLY=O6
 	hack/e2e $(VENV)/bin $(if $(ONLY),$(ONLY))
+
+wheel: $(VENV)/.installed  ## fedjob as a file for pip, in build/wheel
+	$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	@ls build/wheel/*.whl
 
 images:  ## the operator's and the runtime's image, as archives in build/images: make images ACCELERATOR=cuda
 	hack/images

@@ -1,6 +1,7 @@
 """The examples' own parts: data, training, and what they import. That a federation of them works is shown by running them."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -238,3 +239,18 @@ def test_only_the_import_of_the_migrated_script_is_fedjobs():
     assert [line for line in lines if "fedjob" in line] == [
         "import fedjob.client as flare  # was: import nvflare.client as flare"
     ]
+
+
+@pytest.mark.timeout(600)
+def test_the_demo_makes_a_model_that_is_better_than_any_site_alone(tmp_path):
+    """What `make demo` ends with, as the README shows it."""
+    job = yaml.safe_load((EXAMPLES / "mnist" / "job.yaml").read_text())
+    command = [sys.executable, "-m", "fedjob.cli.main", "run", str(EXAMPLES / "mnist" / "job.yaml")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [history] = (tmp_path / "runs").glob("mnist-*/history.jsonl")
+    last = json.loads(history.read_text().splitlines()[-1])
+    assert last["kind"] == "Evaluate"
+    assert set(last["sites"]) == {site["name"] for site in job["spec"]["sites"]}
+    for name, site in last["sites"].items():
+        assert site["metrics"]["accuracy"] > site["metrics"]["own_accuracy"] + 0.05, name
