@@ -61,6 +61,12 @@ def test_every_path_that_a_page_names_exists() -> None:
     assert [told for told in missing if "build/" not in told] == []
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    told = re.findall(r"`(tests/[\w./]+\.py)::(test_\w+)`", (ROOT / "docs" / "security.md").read_text())
+    assert len(told) > 10
+    assert [(f, test) for f, test in told if f"def {test}(" not in (ROOT / f).read_text()] == []
+
+
 def test_every_link_between_pages_leads_somewhere() -> None:
     folders = ("docs", "examples", "charts")
     pages = [ROOT / "README.md", *(page for folder in folders for page in (ROOT / folder).rglob("*.md"))]
