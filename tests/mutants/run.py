@@ -31,15 +31,15 @@ source_paths = ["src/fedjob", "src/fedjob_operator"]
 only_mutate = ["src/{path}.py"]
 pytest_add_cli_args_test_selection = {tests}
 process_isolation = "forkserver"
-timeout_constant = 1.0
-timeout_multiplier = 5.0
+timeout_constant = 30.0
+timeout_multiplier = 3.0
 use_git_change_detection = false
 use_setproctitle = false
 
 [tool.pytest.ini_options]
 addopts = "--import-mode=importlib -q -p no:cacheprovider -p no:xdist --hypothesis-seed=0"
 pythonpath = ["tests"]
-timeout = 60
+timeout = 30
 markers = ["measure(name): of a measure", "full: at its whole size"]
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from fedjob import checkpoint
 from fedjob.checkpoint import Keeper, load, make_durable, save, tidy
+from fedjob.chunks import CHUNK_BYTES
 from fedjob.codec import Spec
 from fedjob.errors import StateError
 from fedjob.stored import write_values
@@ -166,6 +168,70 @@ def test_a_keeper_that_is_closed_has_made_the_newest_state_durable(tmp_path: Pat
     assert names(tmp_path) == ["checkpoint.json", "durable.json", "model-000019.safetensors"]
     (tmp_path / "checkpoint.json").unlink()
     assert loaded(tmp_path).round == 19
+
+
+def test_a_full_disk_costs_a_keeper_time_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path, State(1, model(1.0)), 0.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    keeper = Keeper(tmp_path)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        keeper.saved()
+        while "the state is not forced to the disk yet: " not in caplog.text:
+            assert keeper._thread.is_alive()
+            keeper._thread.join(0.01)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "durable.json").exists()
+    save(tmp_path, State(2, model(2.0)), 0.0)
+    keeper.saved()
+    keeper.close(60)
+    (tmp_path / "checkpoint.json").unlink()
+    assert loaded(tmp_path).round == 2
+
+
+def test_a_state_that_is_saved_while_another_is_forced_costs_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, State(1, model(1.0)), 0.0)
+    save(tmp_path, State(2, model(2.0)), 0.0)
+    force = checkpoint._force
+
+    def and_meanwhile(*given: Any) -> None:
+        force(*given)
+        monkeypatch.undo()
+        save(tmp_path, State(3, model(3.0)), 0.0)
+        (tmp_path / "model-000004.safetensors").write_bytes(b"and the next is being written")
+
+    monkeypatch.setattr(checkpoint, "_force", and_meanwhile)
+    make_durable(tmp_path)
+    assert names(tmp_path)[2:] == ["model-000002.safetensors", "model-000003.safetensors", "model-000004.safetensors"]
+    assert loaded(tmp_path).round == 3
+    (tmp_path / "checkpoint.json").unlink()
+    assert loaded(tmp_path).round == 2
+
+
+def test_large_files_of_an_old_state_become_spares(tmp_path: Path) -> None:
+    for at in (1, 2):
+        large = in_memory({"w": np.zeros(CHUNK_BYTES // 4, np.float32)})
+        save(tmp_path / "c", State(at, large, model(1.0)), 0.0, spares=tmp_path / "spare")
+    make_durable(tmp_path / "c", spares=tmp_path / "spare")
+    assert [p.stat().st_size > CHUNK_BYTES for p in (tmp_path / "spare").iterdir()] == [True]
+    assert names(tmp_path / "c")[2:] == ["model-000002.safetensors", "momentum-000002.safetensors"]
+    large = in_memory({"w": np.zeros(CHUNK_BYTES // 4, np.float32)})
+    save(tmp_path / "c", State(3, large, model(1.0)), 0.0, spares=tmp_path / "spare")
+    assert names(tmp_path / "spare") == []
+
+
+def test_a_state_that_is_not_known_gives_way_to_one_that_was_forced(tmp_path: Path) -> None:
+    save(tmp_path, State(1, model(1.0)), 3.0)
+    assert load(tmp_path, State, lambda state: state.round < 1) is not None, "there is no other"
+    make_durable(tmp_path)
+    save(tmp_path, State(2, model(2.0)), 5.0)
+    found = load(tmp_path, State, lambda state: state.round < 2)
+    assert found is not None
+    assert (found[0].round, found[1]) == (1, 3.0)
+    assert loaded(tmp_path).round == 1, "it is the newest now"
 
 
 # --------------------------------------------------------------------------------------------------------- damage

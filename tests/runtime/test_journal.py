@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import resource
 import zlib
 from collections.abc import Iterator
@@ -127,9 +129,64 @@ def test_a_record_that_the_disk_took_by_half_does_not_damage_the_journal(tmp_pat
     with pytest.raises(OSError, match="File too large"):
         journal.append("event", lost="much " * 200)
     disk_full_at(1 << 30)
+    assert (tmp_path / "journal.jsonl").stat().st_size == size
     journal.append("event", kept=True)
     journal.close()
     assert told(Journal(tmp_path)) == [*EVENTS, {"kept": True}] == told(journal)
+
+
+def test_a_journal_that_the_disk_does_not_take_leaves_no_file_open(tmp_path: Path, disk_full_at: Any) -> None:
+    before = _open_files()
+    disk_full_at(0)
+    with pytest.raises(OSError, match="File too large"):
+        Journal(tmp_path)
+    assert _open_files() == before
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_record_is_written_whole_whatever_the_kernel_takes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+        filled(tmp_path)
+    assert told(Journal(tmp_path)) == EVENTS
+
+
+def test_a_journal_says_what_it_is_in_few_bytes_that_only_its_owner_reads(tmp_path: Path) -> None:
+    folder = tmp_path / "state" / "round-000000"
+    journal = Journal(folder)
+    assert journal.elapsed_seconds() < 1.0
+    journal._since -= 2.00049
+    journal.append("event", a=[1, "b"])
+    journal.close()
+    first, second = (folder / "journal.jsonl").read_text().splitlines()
+    assert re.fullmatch(r'[0-9a-f]{8} {"event":"opened","at":0\.\d{1,3},"version":1}', first)
+    assert re.fullmatch(r'[0-9a-f]{8} {"event":"event","at":2\.\d{1,3},"a":\[1,"b"\]}', second)
+    assert journal.folder == folder
+    assert (folder / "journal.jsonl").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        journal.append("event")
+
+
+@pytest.mark.parametrize("line", range(1, 5))
+def test_damage_is_named_by_its_line_if_one_whole_record_is_behind_it(tmp_path: Path, line: int) -> None:
+    lines = filled(tmp_path).splitlines(keepends=True)[: line + 1]
+    lines[line - 1] = b"x" + lines[line - 1]
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(lines))
+    with pytest.raises(StateError, match=rf"journal\.jsonl: line {line} is damaged"):
+        Journal(tmp_path)
+
+
+def test_a_record_without_its_words_is_told_so(tmp_path: Path) -> None:
+    text = '{"event":"closed","at":"a"}'
+    (tmp_path / "journal.jsonl").write_text(f"{zlib.crc32(text.encode()):08x} {text}\n")
+    with pytest.raises(StateError, match="event and at are not a word and a number"):
+        Journal(tmp_path)
 
 
 @pytest.mark.parametrize("text", ['{"x":1}', "[]", "3", '{"event":"closed","at":"a"}', '{"at":1.0}'])

@@ -86,6 +86,19 @@ def asked(answered: str = "", out: str = "", lost: str = "") -> Asked:
             NotMet("2 of 3 answers needed, 1 came (b: PeerLost: its process ended; c: PeerLost: its process ended)"),
             id="no more can come: not met long before the deadline",
         ),
+        pytest.param(RULE, asked("a", out="b"), 1, Wait(60.0), id="as many as are needed may still come: wait for them"),
+        pytest.param(
+            replace(RULE, quorum=1, required=frozenset("ac")), asked("a", out="b"), 1, Wait(60.0),
+            id="only the required ones may still come: wait for them",
+        ),
+        pytest.param(
+            replace(RULE, quorum=1, close="Quorum", required=frozenset("a")), asked("a"), 1, Closed(),
+            id="the quorum is there, and is the required ones: close",
+        ),
+        pytest.param(
+            replace(RULE, quorum=4), asked("ab"), 1, NotMet("4 of 3 answers needed, 2 came (c: no answer)"),
+            id="more are needed than were asked: not met at once",
+        ),
         pytest.param(
             replace(RULE, required=frozenset("c")), asked("ab", out="c"), 1,
             NotMet("2 of 3 answers needed, c required, 2 came (c: PeerLost: its process ended)"),

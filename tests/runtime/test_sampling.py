@@ -55,3 +55,8 @@ def test_over_many_rounds_every_site_is_asked_about_equally_often() -> None:
 def test_another_seed_is_another_choice() -> None:
     names = [f"site-{k}" for k in range(20)]
     assert len({tuple(rank(names, seed, 0)) for seed in range(50)}) == 50
+
+
+def test_a_sample_is_the_head_of_the_rank() -> None:
+    names = [f"site-{k}" for k in range(20)]
+    assert all(sample(names, 5, seed, 7) == sorted(rank(names, seed, 7)[:5]) for seed in range(50))

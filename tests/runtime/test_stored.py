@@ -13,10 +13,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjob.chunks import CHUNK_BYTES
+from fedjob.chunks import CHUNK_BYTES, DIGEST_BYTES, digest
 from fedjob.codec import Layout, Spec, flatten
 from fedjob.errors import StateError
-from fedjob.stored import file_digest, open_stored, replacing, retire, write, write_values, write_whole
+from fedjob.stored import (
+    file_digest,
+    open_stored,
+    replacing,
+    retire,
+    stored_form,
+    sweep,
+    take_spare,
+    write,
+    write_at,
+    write_values,
+    write_whole,
+)
 from fedjob.trees import BLOCK_ELEMENTS, Block, Computed, in_memory, not_finite
 
 SHORT_FLOATS = {
@@ -125,6 +137,112 @@ def test_a_file_takes_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
         f.flush()
         assert not (tmp_path / "m").exists()
     assert (tmp_path / "m").read_bytes() == b"half"
+
+
+def test_a_small_file_is_replaced_whole_and_its_half_written_ones_are_swept(tmp_path: Path) -> None:
+    write_whole(tmp_path / "m", b"old")
+    (tmp_path / ".m.k1ll3d").write_bytes(b"half")
+    (tmp_path / ".n.k1ll3d").write_bytes(b"another's")
+    write_whole(tmp_path / "m", b"new")
+    sweep(tmp_path / "m")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"m": b"new", ".n.k1ll3d": b"another's"}
+
+
+def test_everything_is_written_whatever_the_kernel_takes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+    with (tmp_path / "m").open("wb") as f, monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:3], offset))
+        write_at(f.fileno(), b"0123456789", 2)
+    assert (tmp_path / "m").read_bytes() == b"\0\x000123456789"
+
+
+def test_a_tree_is_in_a_file_once_it_is_written(tmp_path: Path) -> None:
+    tree = as_float64("F32", [1.0, 2.0])
+    assert stored_form(tree) is None
+    assert stored_form(in_memory({"w": np.zeros(2)})) is None
+    stored = write(tmp_path / "m", tree)
+    assert stored_form(tree) is stored_form(stored) is stored
+
+
+def test_many_chunks_are_written_side_by_side_each_with_its_digest(tmp_path: Path) -> None:
+    """More than the workers take in one go, the last one short; and an error of any of them is raised."""
+    values = np.arange(9 * CHUNK_BYTES // 4 + 5, dtype=np.int32)
+    stored = write_values(tmp_path / "m", {"w": values})
+    data = (tmp_path / "m").read_bytes()
+    chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
+    assert [stored.digest_at(i) for i in range(len(chunks))] == [digest(chunk) for chunk in chunks]
+    assert len(stored.table) == len(chunks) * DIGEST_BYTES
+    assert open_stored(tmp_path / "m", stored.digest) == stored
+
+    def fails(spec: Spec, start: int, stop: int) -> Block:
+        if stop == values.size:
+            raise OSError(28, "No space left on device")
+        return values[start:stop]
+
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "n", Computed(stored.layout, fails))
+    assert not (tmp_path / "n").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ spares
+
+
+def spare(folder: Path, name: str, size: int) -> Path:
+    """A file that was let go of, in the folder `spare`."""
+    (folder / name).write_bytes(b"\x7f" * size)
+    number = (folder / name).stat().st_ino
+    retire([folder / name], folder / "spare")
+    return folder / "spare" / str(number)
+
+
+def test_large_files_are_kept_to_be_written_over_and_small_ones_go(tmp_path: Path) -> None:
+    assert spare(tmp_path, "large", CHUNK_BYTES).stat().st_size == CHUNK_BYTES
+    assert not spare(tmp_path, "small", CHUNK_BYTES - 1).exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["spare"]
+    assert len(list((tmp_path / "spare").iterdir())) == 1
+
+
+@pytest.mark.parametrize("larger", [False, True])
+def test_a_file_over_a_spare_holds_nothing_of_it(tmp_path: Path, larger: bool) -> None:
+    old = spare(tmp_path, "old", 3 * CHUNK_BYTES if larger else CHUNK_BYTES)
+    number = old.stat().st_ino
+    stored = write(tmp_path / "m", in_memory({"w": np.zeros(CHUNK_BYTES // 2, np.float32)}), tmp_path / "spare")
+    assert (tmp_path / "m").stat().st_ino == number
+    assert (tmp_path / "m").stat().st_size == stored.size
+    assert open_stored(tmp_path / "m") == stored
+    assert list((tmp_path / "spare").iterdir()) == []
+
+
+def test_a_new_file_among_spares_is_its_owners_alone(tmp_path: Path) -> None:
+    write(tmp_path / "m", in_memory({"w": np.zeros(2)}), tmp_path / "spare")
+    assert (tmp_path / "m").stat().st_mode & 0o777 == 0o600
+
+
+def test_one_spare_is_taken_and_never_in_place_of_a_file_that_is_there(tmp_path: Path) -> None:
+    spares = [spare(tmp_path, name, CHUNK_BYTES) for name in ("a", "b")]
+    (tmp_path / "m").write_bytes(b"mine")
+    take_spare(tmp_path / "spare", tmp_path / "m")
+    take_spare(None, tmp_path / "n")
+    assert (tmp_path / "m").read_bytes() == b"mine"
+    assert not (tmp_path / "n").exists()
+    take_spare(tmp_path / "spare", tmp_path / "n")
+    assert (tmp_path / "n").stat().st_size == CHUNK_BYTES
+    assert sum(path.exists() for path in spares) == 1
+
+
+def test_an_error_over_a_spare_leaves_no_trace(tmp_path: Path) -> None:
+    spare(tmp_path, "old", CHUNK_BYTES)
+
+    def half_written() -> None:
+        with replacing(tmp_path / "m", spares=tmp_path / "spare") as f:
+            f.write(b"half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        half_written()
+    assert [p.name for p in tmp_path.iterdir()] == ["spare"]
 
 
 # ------------------------------------------------------------------------------------------------------------ damage
