@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from fedjob import checkpoint, conclusion, files, identity, records, stored
+from fedjob import checkpoint, conclusion, files, identity, records, server, stored
 from fedjob.chunks import CHUNK_BYTES
 from fedjob.conclusion import Conclusion
 from fedjob.departures import Departures
 from fedjob.errors import StateError
 from fedjob.journal import Journal
 from fedjob.trees import Tree, in_memory
+from power import job
 from power.conftest import PowerDisk
 from power.disk import Kept
 
@@ -145,6 +146,24 @@ def _credentials(hours: int) -> identity.Credentials:
     return identity.issue(
         authority, authority.server(), now=now, lifetime=timedelta(hours=hours), dns_names=["localhost"]
     )
+
+
+def test_the_final_model_is_whole_on_the_disk_when_it_is_published(power: PowerDisk, tmp_path: Path) -> None:
+    configuration = job.config(power.folder, tmp_path / "initial.safetensors")
+    whole = stored.write(tmp_path / "m", model(0.5)).digest
+
+    def found(disk: Path) -> str:
+        path = disk / "run" / server.MODEL_FILE
+        return stored.file_digest(path) if path.exists() else ""
+
+    within, after = cuts(
+        power,
+        lambda disk: forced(disk / "run"),
+        lambda _: server._publish(configuration, model(0.5)),
+        found,
+    )
+    assert set(within) <= {"", whole}
+    assert set(after) == {whole}
 
 
 # --------------------------------------------------------------------------------------------------------- the state
