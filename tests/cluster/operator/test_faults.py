@@ -1,8 +1,8 @@
 """Faults between the operator and the API server: the outcome is that of the undisturbed run, and nobody is asked in a loop.
 
 One test throws dice over all faults of calls, one over all faults of watches; with FULL=1 each fault also stands alone. "Nobody is
-asked in a loop" is counted at the proxy: what has failed is not tried again within a second, and of one call, whatever its answers,
-there are at most one a second and a few more, as what succeeds may have news at once.
+asked in a loop" is counted at the proxy: what has failed, but for a conflict, is not tried again within a second, and of one call,
+whatever its answers, there are at most one a second and a few more, as what succeeds may have news at once.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def events_are_few(admin: Any, namespace: str) -> None:
 def hasty(calls: list[tuple[float, Call]], failed: set[int]) -> dict[str, float]:
     """Changes of one object that failed and were tried again within a second: what, and after how long.
 
-    failed: numbers of the calls that a fault met. The Lease is no object of a key: who leads renews it at its own pace.
+    failed: numbers of the calls that a fault met, but for conflicts: what has changed meanwhile is decided anew. The Lease is no
+    object of a key: who leads renews it at its own pace.
     """
     last: dict[str, float] = {}
     found = {}
@@ -151,7 +152,7 @@ def under(faults: list[Fault], share: float, watches: bool, **of: Any) -> None:
 
     def judge(call: Call) -> Fault | None:
         fault = lots(call)
-        if fault is not None and not isinstance(fault, Delay):
+        if fault is not None and fault != CALLS["409"] and not isinstance(fault, Delay):
             failed.add(call.number)
         return fault
 

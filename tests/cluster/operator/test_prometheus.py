@@ -1,4 +1,8 @@
-"""A real Prometheus scrapes the operator, and a server and clients of a real local run: what it reads is what happened."""
+"""A real Prometheus scrapes the operator, and a server and clients of a real local run: what it reads is what happened.
+
+Every family of the page reaches it. The values compared are those that follow from the run; those of all series of the operator are
+in tests/operator/test_metrics_values.py, of jobs' processes in tests/runtime/test_metrics.py.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +74,7 @@ def run_folder(tmp_path: Path, until: Any) -> Iterator[Path]:
     assert process.wait(60) == 0, (tmp_path / "output").read_text()
 
 
-def test_every_series_reaches_prometheus_with_the_right_value(
+def test_every_family_reaches_prometheus_and_what_follows_from_the_run_has_its_value(
     start_operator: Callable[..., Any], submit: Any, kubelet: Any, admin: Kube, run_folder: Path, tmp_path: Path,
     until: Any, measured: Callable[..., None],
 ) -> None:  # fmt: skip
@@ -89,7 +93,7 @@ def test_every_series_reaches_prometheus_with_the_right_value(
         told = watching.known()
         missing = {name for name in page if name not in told and name.removesuffix("_total") not in told}  # by format
         measured(
-            len(page - missing), "series", f"{len(page)} that the page names", not missing, missing=sorted(missing)
+            len(page - missing), "families", f"{len(page)} that the page names", not missing, missing=sorted(missing)
         )
         assert missing == set()
         assert watching.firing(job.namespace) == {}
