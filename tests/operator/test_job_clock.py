@@ -462,3 +462,31 @@ def test_a_job_of_the_server_that_is_leaving_is_not_deleted_twice(world: Any) ->
     jobs = (BatchJob("x", "u", 1, finished="Complete", leaving=True), BatchJob("y", "v", 1, finished="Complete"))
     plan = desired_state(replace(seen, server_jobs=jobs), world.now, world.settings, world.trust)
     assert [target.name for target in plan.delete] == ["y"]
+
+
+def test_a_file_of_the_users_machine_is_refused_with_what_is_allowed(world: Any) -> None:
+    key = world.submit(model={"initial": {"path": "model.safetensors"}})
+    world.settle()
+    said = "spec.model.initial.path: a cluster does not see this file, allowed: object, or a model that a site offers"
+    assert (world.condition(key, "Accepted"), message(world, key, "Accepted")) == (("False", "Unsupported"), said)
+
+
+def test_a_stall_that_has_come_is_no_reason_to_look_again_at_once(world: Any) -> None:
+    key = up(world, workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
+    wait(world, 400)
+    assert world.condition(key, "Progressing") == ("False", "Stalled")
+    assert ahead(world, key) > 1000.0
+
+
+def test_what_becomes_of_the_sites_after_the_end_is_still_told(world: Any) -> None:
+    key = up(world, failurePolicy={"refillOnRounds": 1})
+    world.end_pod(world.script("a"), 1)
+    world.next_run(timedelta(seconds=5))
+    world.report(key, completed=2)
+    end(world)
+    assert world.status(key)["siteSummary"]["text"] == "2/2"
+    wait(world, 60)
+    told = {site["name"]: site for site in world.status(key)["sites"]}
+    assert (told["a"]["state"], told["a"]["restarts"], told["a"]["forgiven"]) == ("Starting", 1, 1)
+    assert world.status(key)["siteSummary"]["text"] == "0/2"
+    assert world.condition(key, "Complete") == ("True", "RoundsCompleted")
