@@ -102,15 +102,8 @@ def test_a_script_that_always_ends_so_does_not_spin(world: Any) -> None:
     """Its runs come slower and slower, although none is counted."""
     key = world.submit(failurePolicy={"rules": [rule("Ignore", **BAD_DATA)]})
     world.up(key)
-    for _ in range(2000):
-        for pod in world.pods(CLIENT):
-            if pod["status"]["phase"] == "Running":
-                world.end_pod(pod, 42)
-        world.settle()
-        world.now += timedelta(seconds=0.2)
-        world.settle()
-        world.start_pods()
-    assert max(int(job["metadata"]["labels"][names.RUN_LABEL]) for job in world.jobs(CLIENT)) < 30
+    world.always_end(400.0, 42)
+    assert 10 < max(int(job["metadata"]["labels"][names.RUN_LABEL]) for job in world.jobs(CLIENT)) < 30
 
 
 def test_an_eviction_counts_if_a_rule_says_so(world: Any) -> None:
