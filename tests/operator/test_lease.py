@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -450,3 +452,19 @@ def test_what_is_told_of_leading(monkeypatch: pytest.MonkeyPatch, caplog: pytest
         ("WARNING", "the Lease is not renewed: away", None),
         ("INFO", "the Lease is not released: away", None),
     ]
+
+
+def test_the_record_tells_the_time_of_the_world_whatever_the_zone_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, clock = _Server(), _Clock()
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        attempt(replica(server, clock, "one"))
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+    assert server.lease is not None
+    told = datetime.fromisoformat(server.lease["spec"]["renewTime"])
+    assert abs(datetime.now(UTC) - told) < timedelta(hours=1)
