@@ -50,7 +50,7 @@ def test_a_clock_that_steps_back_does_not_reorder_a_log(logs: list[list[int]]) -
 
 
 @given(
-    moment=st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)),
+    moment=st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)),  # noqa: DTZ001 - the strategy's bounds have no zone
     offset=st.integers(-12 * 60, 14 * 60),
     digits=st.integers(0, 9),
     fraction=st.integers(0, 999_999_999),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from datetime import datetime
+from datetime import UTC, datetime
 
 import typer
 from rich.console import Console
@@ -58,7 +58,7 @@ def _screen(console: Console, watch: bool) -> tuple[AbstractContextManager[objec
 
     def tell(job: Raw) -> None:
         for text in lines(shown[-1] if shown else None, job):
-            typer.echo(f"{datetime.now():%H:%M:%S}  {text}")
+            typer.echo(f"{datetime.now(UTC).astimezone():%H:%M:%S}  {text}")
         shown[:] = [job]
 
     return nullcontext(), tell
