@@ -185,6 +185,8 @@ def test_without_a_policy_nothing_is_decided() -> None:
         ({}, "r/x@sha256:aa", True),
         ({}, "r/xy:1", False),
         ({}, "r:5000/x", False),
+        ({"repository": "r:5000/x"}, "r:5000/x", True),
+        ({"repository": "r:5000/x"}, "r:5000/x:1", True),
         ({"digests": ["sha256:aa"]}, "r/x:1@sha256:aa", True),
         ({"digests": ["sha256:bb", "sha256:aa"]}, "r/x@sha256:aa", True),
         ({"digests": ["sha256:bb"]}, "r/x@sha256:aa", False),
