@@ -160,6 +160,14 @@ def test_no_round_for_longer_than_one_may_take_and_five_minutes_is_a_stall(
     assert message(world, key, "Progressing").startswith("1 of 3 rounds")
 
 
+def test_a_server_that_is_being_started_again_is_not_stalled(world: Any) -> None:
+    key = up(world, workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
+    end(world, 137, "")
+    wait(world, 1000)
+    assert world.condition(key, "ServerReady")[0] == "False"
+    assert world.condition(key, "Progressing") == ("False", "Waiting")
+
+
 def test_a_server_that_is_not_at_work_is_not_stalled(world: Any) -> None:
     key = up(world, workflow={"type": "FedAvg", "rounds": 3, "roundTimeoutSeconds": 100})
     world.report(key, state="Waiting")
@@ -182,6 +190,7 @@ def test_a_round_has_its_own_time_and_a_minute_before_a_pause(world: Any) -> Non
     wait(world, 1)
     assert world.condition(key, "Admitted") == ("False", "Suspended")
     assert message(world, key, "Admitted") == "spec.suspend is true"
+    assert world.condition(key, "ServerReady") == ("False", "NotStarted")
     assert (world.jobs(SERVER), scripts(world)) == ([], 0)
     assert world.plan(key).again is None
 
@@ -329,6 +338,7 @@ def test_scripts_are_kept_back_until_the_server_was_ready_once_and_not_again_aft
     world.settle()
     assigned = [raw for (kind, *_), raw in world.objects.items() if kind == names.SITE_JOB.name]
     assert [raw["spec"]["suspend"] for raw in assigned] == [True, True]
+    assert world.status(key)["runtimeImage"] == "fedjob-runtime:test"
     assert world.status(key)["server"]["released"] is False
     world.up(key)
     assert world.status(key)["server"]["released"] is True
@@ -443,7 +453,7 @@ def test_a_job_that_waits_for_its_turn_says_how_many_may_run(world: Any) -> None
         world.put(names.FEDERATED_JOB, key.namespace, key.name, metadata=at)
     world.settle()
     said = "one job of a namespace runs at a time (jobsAtOnce of the hub), and older ones come first"
-    assert message(world, key, "Admitted") == said
+    assert (world.condition(key, "Admitted"), message(world, key, "Admitted")) == (("False", "WaitingForTurn"), said)
 
 
 def test_a_job_of_before_the_verdict_is_left_alone_once_its_spec_cannot_be_read(world: Any) -> None:
