@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from fedjob.last_words import said_last
+from fedjob.text import one_line
 
 from .names import ROLE_LABEL, RUN_LABEL, SITE_LABEL
 
@@ -285,7 +286,7 @@ def read_mount_failure(events: Iterable[Raw]) -> str:
 
 
 def _words(event: Raw) -> str:
-    return str(event.get("message") or "").removeprefix(_COMBINED)
+    return one_line(str(event.get("message") or "").removeprefix(_COMBINED))
 
 
 def _told_at(event: Raw) -> str:
@@ -338,14 +339,15 @@ def _last_words(end: Raw) -> tuple[str, str]:
     text = str(end.get("message") or end.get("reason") or "")
     try:
         said = json.loads(text)
-        return str(said["reason"]), str(said["message"])
+        return one_line(str(said["reason"])), one_line(str(said["message"]))
     except (ValueError, KeyError, TypeError):
-        return "", said_last(text)
+        return "", one_line(said_last(text))
 
 
 def _of_the_pod(status: Raw, conditions: Mapping[str, Raw]) -> str:
     """What the kubelet, or whoever ended the pod, says of the end: a container knows nothing of an eviction."""
-    return str(status.get("message") or conditions.get("DisruptionTarget", {}).get("message") or "")[:_MAX_WORDS]
+    said = status.get("message") or conditions.get("DisruptionTarget", {}).get("message") or ""
+    return one_line(str(said)[:_MAX_WORDS])
 
 
 def _of_another(ends: Mapping[str, Raw], name: str) -> str:
@@ -365,12 +367,12 @@ def _mounting(status: Raw, conditions: Mapping[str, Raw]) -> bool:
 def _problem(conditions: Mapping[str, Raw], containers: Iterable[Raw]) -> tuple[str, str]:
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        return "Unschedulable", str(scheduled.get("message", ""))
+        return "Unschedulable", one_line(str(scheduled.get("message", "")))
     for container in containers:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _IMAGE_REASONS | _CONFIG_REASONS:
             kind = "ImagePull" if waiting["reason"] in _IMAGE_REASONS else "Pending"
-            return kind, f"{container.get('image', '')}: {waiting['reason']}: {waiting.get('message', '')}"
+            return kind, one_line(f"{container.get('image', '')}: {waiting['reason']}: {waiting.get('message', '')}")
     return "", ""
 
 

@@ -17,6 +17,7 @@ from .api import limits
 from .codec import Layout, difference_between
 from .dtypes import ITEM_BYTES
 from .model import PARTS, ParamsType, usable_weight
+from .text import one_line
 from .trees import Tree, as_sent, not_finite
 
 SLACK_BYTES = 1 << 20  # by which another header may be longer
@@ -51,11 +52,6 @@ class Header:
         return json.dumps(self.__dict__)
 
 
-def plain_text(text: str, most: int = 2000) -> str:
-    """What the other side says, for logs and people: one line, of so many characters at the most."""
-    return "".join(c if c.isprintable() else " " for c in text[:most])
-
-
 def read_header(text: str) -> Header | Refusal:
     """The header of an announcement, or why it is none."""
     try:
@@ -67,7 +63,7 @@ def read_header(text: str) -> Header | Refusal:
         json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could be neither shown nor sent on
         header = Header(
             num_examples=_number("num_examples", data["num_examples"]),
-            metrics={str(k): _number(k, v) for k, v in data["metrics"].items()},
+            metrics={one_line(str(k), limits.NAME.value): _number(k, v) for k, v in data["metrics"].items()},
             meta=dict(data["meta"]),
             params_type=str(data["params_type"]),
             base=str(data["base"]),

@@ -18,11 +18,10 @@ from .acceptance import (
     check_header,
     check_parts,
     largest_parts,
-    plain_text,
     read_header,
 )
 from .aggregation import combine
-from .api.limits import OFFER_HEADER_BYTES
+from .api.limits import OFFER_HEADER_BYTES, SENTENCE
 from .errors import CodecError, JobFailed, OutOfRange, StateError
 from .journal import Journal
 from .limits import Limits
@@ -32,6 +31,7 @@ from .quorum import Rule
 from .records import SiteRound
 from .spool import Spool
 from .stored import Stored, open_stored, stored_form, write
+from .text import one_line
 from .trees import Tree, laid_out
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Open:
         if self.ask[0] == "Offer" and (odd := looked_at.get("params")):
             log.warning(
                 "the initial model holds NaN or infinity, which must come back as it is, in %s",
-                plain_text(", ".join(odd)),
+                one_line(", ".join(odd), SENTENCE.value),
             )
         if problem is not None or header.params_type != ParamsType.DIFF or "params" not in parts:
             return problem

@@ -15,6 +15,7 @@ from typing import Any
 from fedjob.outcome import Outcome
 from fedjob.quantities import binary_unit, bytes_text, seconds_text
 from fedjob.records import LoggedValue, SiteRound
+from fedjob.text import one_line
 
 _COLOURED_SITES = 7  # more colours cannot be told apart; past it, sites are thin grey lines named on hover
 _MARKED_POINTS = 40  # more points than this, and markers hide the line
@@ -94,7 +95,7 @@ def _site_line(outcome: Outcome, index: int, points: Sequence[tuple[float, float
     marked = not many and len(kept) <= _MARKED_POINTS
     return {
         "type": "scatter",
-        "name": escape(outcome.sites[index].name),
+        "name": _label(outcome.sites[index].name),
         "x": [x for x, _ in kept],
         "y": [_number(y) for _, y in kept],
         # A site that took part once has a point and no line: it needs its marker even among many.
@@ -224,7 +225,7 @@ def _round_times(outcome: Outcome) -> Chart:
 def _bars(rounds: Sequence[Any], name: str, colour: str, seconds: Sequence[float]) -> Trace:
     return {
         "type": "bar",
-        "name": escape(name),
+        "name": _label(name),
         "x": [record.round for record in rounds],
         "y": [_number(value) for value in seconds],
         "marker": {"color": colour},
@@ -250,7 +251,7 @@ def _site_times(outcome: Outcome) -> Chart:
             "type": "bar",
             "orientation": "h",
             "name": label,
-            "y": [escape(name) for name in slowest],
+            "y": [_label(name) for name in slowest],
             "x": [_number(means[name][at]) for name in slowest],
             "marker": {"color": colour},
             "customdata": [seconds_text(means[name][at]) for name in slowest],
@@ -275,7 +276,7 @@ def _time_map(outcome: Outcome) -> Chart:
     data = {
         "type": "heatmap",
         "x": [record.round for record in outcome.rounds],
-        "y": [escape(name) for name in names],
+        "y": [_label(name) for name in names],
         "z": [[_number(_seconds(cell)) if cell else None for cell in row] for row in cells],
         "customdata": [[_breakdown(cell) if cell else "" for cell in row] for row in cells],
         "hovertemplate": "%{y}, round %{x}<br>%{customdata}<extra></extra>",
@@ -344,7 +345,7 @@ def saving_charts(outcome: Outcome) -> list[Chart]:
             "type": "bar",
             "orientation": "h",
             "name": label,
-            "y": [escape(site.name) for site in shown],
+            "y": [_label(site.name) for site in shown],
             "x": [_number(count / size) for count in counts],
             "marker": {"color": colour},
             "customdata": [bytes_text(count) for count in counts],
@@ -369,6 +370,10 @@ def _round_axis(last: int, *, bars: bool = False) -> dict[str, Any]:
     margin = 0.5 if bars else 0.02 * last + 0.1
     axis: dict[str, Any] = {"title": {"text": "round"}, "range": [-margin, last + margin], "tickformat": "d"}
     return axis | ({"tick0": 0, "dtick": 1} if last <= 14 else {"nticks": 12})
+
+
+def _label(name: str) -> str:
+    return escape(one_line(name))
 
 
 def _number(value: float | None) -> float | None:

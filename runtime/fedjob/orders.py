@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from . import wire_pb2 as wire
-from .acceptance import plain_text
-from .api.limits import PART_BYTES
+from .api.limits import PART_BYTES, SENTENCE
 from .errors import RemoteProtocolError
 from .model import PARTS
+from .text import one_line
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -18,7 +18,9 @@ def checked(event: wire.Downward) -> wire.Downward:
     if event.HasField("task"):
         names = [part.name for part in event.task.parts]
         if len(set(names)) < len(names):
-            raise RemoteProtocolError(f"the server's task names a part twice: {plain_text(', '.join(names))}")
+            raise RemoteProtocolError(
+                f"the server's task names a part twice: {one_line(', '.join(names), SENTENCE.value)}"
+            )
         for part in event.task.parts:
             _check(part)
     return event
@@ -27,11 +29,11 @@ def checked(event: wire.Downward) -> wire.Downward:
 def _check(part: wire.Part) -> None:
     if part.name not in PARTS:
         raise RemoteProtocolError(
-            f"the server's task has a part {plain_text(repr(part.name))}; known: {', '.join(PARTS)}"
+            f"the server's task has a part {one_line(repr(part.name), SENTENCE.value)}; known: {', '.join(PARTS)}"
         )
     if not _DIGEST.fullmatch(part.digest):
         raise RemoteProtocolError(
-            f"the server names {part.name} by {plain_text(repr(part.digest))}, which is no digest"
+            f"the server names {part.name} by {one_line(repr(part.digest), SENTENCE.value)}, which is no digest"
         )
     if part.size > (most := PART_BYTES.value):
         raise RemoteProtocolError(f"the server announces {part.name} of {part.size} bytes; at most {most}")

@@ -3,7 +3,8 @@
 The server writes these files; the live view, the report and the operator read them. One set of dataclasses serves
 both sides. Attribute names are snake_case here and camelCase in JSON, as in the resource's status; `in_` is `in`.
 
-Standard library only, and quick to import: the server loads this module before anything else works.
+Quick to import: the server loads this module before anything else works. What is read is made harmless for whoever shows it
+(`text.one_line`): a run folder may come from elsewhere.
 
 Numbers that JSON does not know (a loss that went to NaN) are written as the strings "NaN", "Infinity" and
 "-Infinity", so that every line is valid JSON to every reader and the value survives.
@@ -18,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from .text import one_line
 
 HISTORY_FILE = "history.jsonl"
 METRICS_FILE = "metrics.jsonl"
@@ -356,9 +359,9 @@ def _decode(annotation: Any, value: Any, where: str) -> Any:
         if origin is tuple:
             return tuple(_decode(arguments[0], item, where) for item in value)
         if origin is Mapping:
-            return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-        if origin is Literal:  # a state that this version does not know is still worth showing
-            return str(value)
+            return {one_line(key): _decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        if origin is Literal or annotation is str:  # a state that this version does not know is still worth showing
+            return one_line(str(value))
         return annotation(value)
     except (TypeError, AttributeError, OverflowError) as exc:  # infinity as a whole number, 400 digits as a float
         raise ValueError(f"{where}: {value!r} does not fit") from exc

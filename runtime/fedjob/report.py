@@ -1,7 +1,8 @@
 """report.html: a run on one page that needs no network, now or in ten years.
 
 The page carries plotly's script itself and a policy that lets the browser load nothing from anywhere. What users
-named or wrote (sites, metrics, messages) is escaped by jinja in the page and by `charts` in the figures.
+named or wrote (sites, metrics, messages) is escaped by jinja in the page and by `charts` in the figures, and made harmless for
+eyes (`text`) in both.
 """
 
 import os
@@ -16,6 +17,7 @@ from fedjob.charts import Chart
 from fedjob.outcome import Outcome, SiteOutcome, read_outcome
 from fedjob.quantities import bytes_text, count_text, metric_text, plural, seconds_text
 from fedjob.records import RoundRecord
+from fedjob.text import lines
 
 REPORT_FILE = "report.html"
 
@@ -67,6 +69,7 @@ def render(outcome: Outcome, job_file: str = "") -> str:
     environment = Environment(
         loader=PackageLoader("fedjob", "."),
         autoescape=True,
+        finalize=_harmless,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -95,6 +98,11 @@ def render(outcome: Outcome, job_file: str = "") -> str:
         job_file=job_file,
         plotly=get_plotlyjs(),
     )
+
+
+def _harmless(value: object) -> object:
+    """What the template prints: text without control characters, markup as it is."""
+    return lines(value) if type(value) is str else value
 
 
 def _job_file(run_folder: Path) -> str:

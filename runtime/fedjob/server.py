@@ -66,7 +66,7 @@ def main() -> int:
     """Run the server that the configuration file on the command line describes; returns the exit code."""
     log_refusals(log)
     transport.tune_malloc()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logs.as_text(logging.INFO, "%(asctime)s %(levelname)s %(message)s")
     if len(sys.argv) != 2:
         log.error("usage: python -m fedjob.server CONFIG")
         return EXIT_USAGE

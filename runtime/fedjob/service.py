@@ -10,8 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from . import wire_pb2 as wire
-from .acceptance import plain_text
-from .api.limits import ANSWER_PARTS, FLUSH_SECONDS, LOGGED_KEY, LOGGED_KEYS, LOGGED_VALUES, OPEN_FETCHES
+from .api.limits import ANSWER_PARTS, FLUSH_SECONDS, LOGGED_KEYS, LOGGED_VALUES, NAME, OPEN_FETCHES, SENTENCE
 from .asks import Upload
 from .chunks import ACK_EVERY, CHUNK_BYTES
 from .errors import IdentityError, TransportError
@@ -22,6 +21,7 @@ from .records import LoggedValue, append
 from .roster import Push
 from .stored import Stored
 from .tally import ServerTally
+from .text import one_line
 from .transport import NotThere, Refused
 from .version import __version__
 
@@ -83,13 +83,15 @@ class JobService:
                 self._note(site, event.value)
             elif event.HasField("farewell"):
                 f = event.farewell
-                self._reception.farewell(site, push, plain_text(f.reason, 60), plain_text(f.message), f.final)
+                self._reception.farewell(
+                    site, push, one_line(f.reason, 60), one_line(f.message, SENTENCE.value), f.final
+                )
             elif event.HasField("renewed"):
                 self._reception.moves(site, push)
 
     def _note(self, site: str, v: wire.Value) -> None:
         """Keep a scalar that a script logged; so many of a site in a round, or a loop in a script would fill the disk."""
-        key, keys = _key(v.key), self._keys[site]
+        key, keys = one_line(v.key, NAME.value), self._keys[site]
         self._noted[site, self._reception.round] += 1
         known = key in keys or len(keys) < LOGGED_KEYS.value
         if self._noted[site, self._reception.round] > LOGGED_VALUES.value or not known:
@@ -144,7 +146,7 @@ class JobService:
             raise Refused(
                 f"an announcement is of one of {', '.join(KINDS)}, and of {ANSWER_PARTS.value} parts at the most"
             )
-        first.announce.declined = plain_text(first.announce.declined)
+        first.announce.declined = one_line(first.announce.declined, SENTENCE.value)
         begun = await asyncio.to_thread(self._reception.begin, site, first.announce)
         if isinstance(begun, wire.Verdict):
             self._tally.judged(site, begun.accepted, begun.reason)
@@ -229,11 +231,6 @@ def _read(stored: Stored, start: int, stop: int) -> list[Piece]:
         Piece(0, at, stored.digest_at(at // CHUNK_BYTES), stored.bytes_at(at, min(CHUNK_BYTES, stop - at)))
         for at in range(start, stop, CHUNK_BYTES)
     ]
-
-
-def _key(said: str) -> str:
-    """The key of a logged value: one line, and no longer than is kept."""
-    return plain_text(said, LOGGED_KEY.value).encode()[: LOGGED_KEY.value].decode(errors="ignore")
 
 
 def _want(upload: Upload) -> wire.Reply:

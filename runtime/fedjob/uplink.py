@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 
 from . import chunks, frames, tls
 from . import wire_pb2 as wire
-from .acceptance import plain_text
-from .api.limits import FLUSH_SECONDS
+from .api.limits import FLUSH_SECONDS, SENTENCE
 from .chunks import CHUNK_BYTES, Pause, Range, Table
 from .codec import Outflow
 from .dtypes import Bytes
@@ -40,6 +39,7 @@ from .identity import Credentials
 from .incoming import Incoming
 from .orders import checked
 from .tally import ClientTally
+from .text import one_line
 from .transport import Channel, Gone, PermissionDenied
 from .values import legible
 from .version import __version__
@@ -188,7 +188,10 @@ class Uplink:
                         with self._changed:
                             self._answered[_name(announce.key)] = self._lines
                         verdict = reply.verdict
-                        verdict.reason, verdict.message = plain_text(verdict.reason), plain_text(verdict.message)
+                        verdict.reason, verdict.message = (
+                            one_line(verdict.reason, 60),
+                            one_line(verdict.message, SENTENCE.value),
+                        )
                         return verdict
                     if turn.take(reply):
                         outage = Outage()
@@ -325,7 +328,11 @@ class Uplink:
                 if self._task is not None and self._task.key == key:
                     self._task = None
             elif event.HasField("end"):
-                self._ended = Ended(event.end.state, plain_text(event.end.reason), plain_text(event.end.message))
+                self._ended = Ended(
+                    event.end.state,
+                    one_line(event.end.reason, SENTENCE.value),
+                    one_line(event.end.message, SENTENCE.value),
+                )
             self._changed.notify_all()
 
     def _break(self, error: Exception) -> None:

@@ -84,11 +84,11 @@ def test_a_line_without_a_time_has_that_of_the_one_before() -> None:
     assert parsed(b"unable to retrieve logs", "a", 5) == Line(5, "a", "unable to retrieve logs")
 
 
-def test_a_terminal_is_shown_no_escape_sequence_of_a_script_and_a_file_every_byte() -> None:
+def test_no_escape_sequence_of_a_script_is_shown_also_through_a_pipe_which_may_end_on_a_terminal() -> None:
     line = Line(0, "site-b", "\x1b]0;owned\x07 done\r100 %\t|")
     plain, coloured = (Page(["server", "site-b"], terminal=c).of(line) for c in (False, True))
-    assert plain == f"site-b  {line.text}"
-    assert coloured == "\x1b[36msite-b\x1b[0m  ]0;owned done 100 %\t|"
+    assert plain == "site-b  \\x1b]0;owned\\x07 done 100 %\t|"
+    assert coloured == "\x1b[36msite-b\x1b[0m  \\x1b]0;owned\\x07 done 100 %\t|"
 
 
 @pytest.mark.parametrize(

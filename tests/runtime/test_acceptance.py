@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from fedjob.acceptance import (
     check_parts,
     largest_parts,
     mean_metrics,
-    plain_text,
     read_header,
 )
 from fedjob.model import ParamsType
+from fedjob.text import one_line
 from fedjob.trees import Computed, in_memory
 from fedjob.wire_pb2 import Verdict
 
@@ -96,7 +97,8 @@ def test_a_good_header_is_accepted(header: Header, expected_type: str) -> None:
     )
 )
 def test_a_header_comes_out_as_it_was_sent(header: Header) -> None:
-    assert read_header(header.to_json()) == header
+    named = {one_line(name): value for name, value in header.metrics.items()}
+    assert read_header(header.to_json()) == replace(header, metrics=named)
 
 
 GOOD = json.loads(Header().to_json())
@@ -264,11 +266,6 @@ def test_an_evaluation_needs_no_tensors() -> None:
 )
 def test_the_mean_of_metrics(weighted: list[tuple[float, Mapping[str, float]]], expected: dict[str, float]) -> None:
     assert mean_metrics(weighted) == expected
-
-
-def test_what_a_site_says_of_itself_cannot_forge_a_line_of_the_log() -> None:
-    assert plain_text("bye\n2026-01-01 ERROR all is lost\x1b[2J") == "bye 2026-01-01 ERROR all is lost [2J"
-    assert len(plain_text("x" * 10_000)) == 2000
 
 
 SENT = in_memory({"w": np.zeros((10, 100), np.float16), "n": np.array(1)}).layout

@@ -9,7 +9,9 @@ import re
 from datetime import datetime
 from typing import Any
 
+from fedjob.api.limits import NAME
 from fedjob.records import Status
+from fedjob.text import one_line
 
 from .. import names
 from ..observed import Raw, stamp
@@ -19,9 +21,8 @@ MAX_BYTES = 256 * 1024
 _MAX_METRICS = 32
 _MAX_CONDITIONS = 8
 _MAX_TEXT = 512
-_MAX_NAME = 128
 _WORD = re.compile("[A-Za-z][A-Za-z0-9]{0,63}")
-_UNSHOWN = re.compile(r"[\s\x00]")
+_BLANK = re.compile(r"\s")
 
 
 def manifest(job: Raw, report: Status, now: datetime) -> Manifest:
@@ -89,7 +90,7 @@ def _is_word(text: str) -> bool:
 
 def _metrics(report: Status) -> dict[str, str]:
     """Metrics under names that the status can have: what it cannot is "_"."""
-    return {_UNSHOWN.sub("_", key)[:_MAX_NAME] or "_": f"{value:.6g}" for key, value in report.metrics.items()}
+    return {_BLANK.sub("_", one_line(key, NAME.value)) or "_": f"{value:.6g}" for key, value in report.metrics.items()}
 
 
 def is_news(job: Raw, wanted: Manifest) -> bool:

@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 import yaml
 
-from fedjob.api.problems import JobFileError, Problem, Spot, printable, shown
+from fedjob.api.problems import JobFileError, Problem, Spot, shown
 from fedjob.api.schema import FieldPath
+from fedjob.text import one_line
 
 MAX_DEPTH = 32  # the deepest field lies at 7
 MAX_DOTS = 256  # in one name of a TOML file; generous, as text inside a string is counted as well
@@ -45,10 +46,10 @@ def read_yaml(text: str, source: str) -> tuple[object, Spots]:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
         line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        raise JobFileError(source, [Problem(f"not valid YAML: {printable(what)}", (), line, column)]) from None
+        raise JobFileError(source, [Problem(f"not valid YAML: {one_line(what)}", (), line, column)]) from None
     except yaml.YAMLError as error:  # a character that YAML does not allow
         what = str(error).splitlines()[0] if str(error) else "a character that YAML does not allow"
-        raise JobFileError(source, [Problem(f"not valid YAML: {printable(what)}")]) from None
+        raise JobFileError(source, [Problem(f"not valid YAML: {one_line(what)}")]) from None
 
 
 def read_json(text: str, source: str) -> tuple[object, Spots]:
@@ -92,11 +93,11 @@ def read_toml(text: str, source: str) -> tuple[object, Spots]:
         message, line, column = str(error), None, None
         if place := re.search(r" \(at line (\d+), column (\d+)\)$", message):
             message, line, column = message[: place.start()], int(place[1]), int(place[2])
-        raise JobFileError(source, [Problem(f"not valid TOML: {printable(message)}", (), line, column)]) from None
+        raise JobFileError(source, [Problem(f"not valid TOML: {one_line(message)}", (), line, column)]) from None
     except RecursionError:
         raise JobFileError(source, [_too_deep()]) from None
     except ValueError as error:  # an impossible date, an integer of thousands of digits
-        raise JobFileError(source, [Problem(f"not valid TOML: {printable(str(error))}")]) from None
+        raise JobFileError(source, [Problem(f"not valid TOML: {one_line(str(error))}")]) from None
     _check_size(document, source)
     return document, {}
 
@@ -225,7 +226,7 @@ class _YamlReader:
             self._fail("got a merge key <<, allowed: every field written out", path, event)
         name = self._scalar(event, path)
         if not isinstance(name, str):
-            self._fail(f"got {printable(event.value) or 'nothing'} as a name, allowed: text, in quotes", path, event)
+            self._fail(f"got {one_line(event.value) or 'nothing'} as a name, allowed: text, in quotes", path, event)
         return name
 
     def _scalar(self, event: Any, path: FieldPath) -> object:

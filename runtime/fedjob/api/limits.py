@@ -42,9 +42,6 @@ LOGGED_KEYS: Final = Limit(
     "each is a curve in the report",
     "values of further keys are dropped and counted in the server's log",
 )
-LOGGED_KEY: Final = Limit(
-    _SITE, "length of such a key", 128, "bytes of UTF-8", "it stands in lines and tables", "the rest is cut off"
-)
 FLUSH_SECONDS: Final = Limit(
     _SITE,
     "from the job's end until a site hangs up",
@@ -60,6 +57,22 @@ OPEN_FETCHES: Final = Limit(
     "streams",
     "a site needs one, and an old one takes a moment to end",
     "the call is refused as ResourceExhausted",
+)
+NAME: Final = Limit(
+    _SITE,
+    "name of a metric, or of a key that a script logs",
+    128,
+    "bytes of UTF-8",
+    "it becomes a column, a chart and a label; the status of a job on a cluster takes 128 characters",
+    "the rest is cut off, marked with …",
+)
+SENTENCE: Final = Limit(
+    _SITE,
+    "what the other side says in one message: why it skips, ends or refuses",
+    2000,
+    "bytes of UTF-8",
+    "the last lines of a traceback",
+    "the rest is cut off, marked with …",
 )
 METRIC_SERIES: Final = Limit(
     _SITE,

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from fedjob.api.fields import RULES_BROKEN, Broken
 from fedjob.api.schema import FieldPath, Schema, allowed, fields, find, is_key
+from fedjob.text import one_line
 
 MAX_PROBLEMS = 20  # lines that a person reads; the rest is counted
 MAX_SHOWN = 60  # characters of a value that was given
@@ -48,17 +49,12 @@ class JobFileError(ValueError):
         self.source = source
         self.problems = tuple(problems)
         lines = [_line(source, problem) for problem in problems]
-        super().__init__("\n".join([*lines, *([f"{printable(source)}: and {more} more"] if more else [])]))
+        super().__init__("\n".join([*lines, *([f"{one_line(source)}: and {more} more"] if more else [])]))
 
 
 def _line(source: str, problem: Problem) -> str:
-    place = ":".join([printable(source), *(str(number) for number in (problem.line, problem.column) if number)])
+    place = ":".join([one_line(source), *(str(number) for number in (problem.line, problem.column) if number)])
     return ": ".join([place, *([dotted(problem.path)] if problem.path else []), problem.message])
-
-
-def printable(text: str) -> str:
-    """`text` on one line: control characters and lone surrogates are escaped."""
-    return text if text.isprintable() else json.dumps(text)[1:-1]
 
 
 def dotted(path: FieldPath) -> str:
@@ -79,7 +75,7 @@ def shown(value: object) -> str:
             return "nothing"
         case str():
             text = value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "…"
-            return json.dumps(text, ensure_ascii=not text.isprintable())
+            return json.dumps(text, ensure_ascii=one_line(text) != text)
         case bool():
             return str(value).lower()
         case int() if abs(value) >= 10**MAX_SHOWN:
@@ -91,7 +87,7 @@ def shown(value: object) -> str:
         case list() | tuple():
             return f"a list of {len(value)}"
         case _:
-            return printable(str(value))[:MAX_SHOWN]
+            return one_line(str(value))[:MAX_SHOWN]
 
 
 def from_validation(error: ValidationError, source: str, spots: Mapping[FieldPath, Spot]) -> JobFileError:
@@ -144,7 +140,7 @@ def _line_of(path: FieldPath, spots: Mapping[FieldPath, Spot]) -> int | None:
 
 def _given(value: object, spot: Spot | None) -> str:
     if spot and spot.text and not isinstance(value, str):
-        return printable(spot.text[:MAX_SHOWN])
+        return one_line(spot.text[:MAX_SHOWN])
     return shown(value)
 
 

@@ -21,6 +21,9 @@ from rich.text import Text
 from fedjob.outcome import read_outcome
 from fedjob.quantities import bytes_text, count_text, metric_text, plural, rate_text, seconds_text
 from fedjob.records import SiteState, SiteStatus, Status
+from fedjob.screen import Harmless
+from fedjob.screen import console as filtered
+from fedjob.text import one_line
 
 Latest = Callable[[], Status | None]
 
@@ -61,7 +64,7 @@ def showing(latest: Latest, console: Console | None = None) -> Iterator[None]:
     """Show a run while the body of the `with` drives it, and show its last status at the end."""
     stop = threading.Event()
     thread = threading.Thread(
-        target=_watch_while_heard, args=(latest, stop, console or Console()), name="live-view", daemon=True
+        target=_watch_while_heard, args=(latest, stop, console or filtered()), name="live-view", daemon=True
     )
     thread.start()
     try:
@@ -109,7 +112,7 @@ def _watch_terminal(latest: Latest, stop: threading.Event, console: Console) -> 
                 recent.append(current)
             while recent and recent[-1].updated_at - recent[0].updated_at > _RATE_WINDOW_SECONDS:
                 recent.popleft()
-            view.update(render(recent, now=time.time(), height=console.height), refresh=True)
+            view.update(Harmless(render(recent, now=time.time(), height=console.height)), refresh=True)
             if stopped or (recent and recent[-1].ended):
                 return recent[-1] if recent else None
             stopped = stop.wait(_REFRESH_SECONDS)
@@ -120,8 +123,8 @@ def _watch_terminal(latest: Latest, stop: threading.Event, console: Console) -> 
 
 def lines(previous: Status | None, current: Status) -> list[str]:
     """What happened between two statuses, one line each: the job, its sites, and the rounds that were completed."""
-    return [*_job_began(previous, current), *_condition_lines(previous, current), *_site_lines(previous, current),
-            *_round_lines(previous, current), *_job_ended(previous, current)]  # fmt: skip
+    told = (_job_began, _condition_lines, _site_lines, _round_lines, _job_ended)
+    return [one_line(line) for part in told for line in part(previous, current)]
 
 
 def _job_began(previous: Status | None, current: Status) -> list[str]:

@@ -19,6 +19,7 @@ from ..api import FederatedJob, JobFileError, cluster_only, json_schema, load
 from ..cluster import commands as cluster_commands
 from ..cluster import options as cluster_options
 from ..errors import FedJobError
+from ..terminal import emit, say
 from ..version import __version__
 
 EXIT_CODES = (
@@ -85,12 +86,12 @@ def _again(job: Path, runs: Path, data: list[str], metrics: bool) -> str:
 
 
 def _run(this: object, resume: bool, again: str) -> int:
-    from .. import local, supervision
+    from .. import local, logs, supervision
     from .live import showing
 
     assert isinstance(this, local.Run)
     signal.signal(signal.SIGTERM, _interrupt)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logs.as_text(logging.WARNING, "%(message)s")
     folder = Path(os.path.relpath(this.folder))
     _say(f"{'resuming' if resume else 'running'} {this.job.metadata.name} in {folder}")
     try:
@@ -129,29 +130,28 @@ def _conclude(this: object, folder: Path, code: int) -> None:
 
 
 def _print_end(this: object, folder: Path, code: int, page: Path | None) -> None:
-    from rich.console import Console
-
     from .. import local
+    from ..screen import console
     from .live import final_table, saving_text
 
     assert isinstance(this, local.Run)
     if code == 0:
         with contextlib.suppress(ValueError):  # a broken file is what the report could not be built from
-            Console().print(final_table(folder))
+            console().print(final_table(folder))
             if saving := saving_text(folder):
-                typer.echo(f"moved   {saving}")
-        typer.echo(f"model   {folder / 'model.safetensors'}")
+                say(f"moved   {saving}")
+        say(f"model   {folder / 'model.safetensors'}")
     elif (status := this.status()) and status.state == "Failed":
         _say(f"failed: {status.reason}: {status.message}")
         _say(f"logs:   {folder / 'logs'}")
     if page is not None:
-        typer.echo(f"report  {page if not page.is_absolute() else Path(os.path.relpath(page))}")
+        say(f"report  {page if not page.is_absolute() else Path(os.path.relpath(page))}")
 
 
 def _say(line: str) -> None:
     """To stderr, if anybody listens."""
     with contextlib.suppress(OSError):
-        typer.echo(line, err=True)
+        say(line, err=True)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -164,7 +164,7 @@ def digest(
     """
     from ..stored import file_digest
 
-    typer.echo(file_digest(file))
+    say(file_digest(file))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -176,9 +176,7 @@ def validate(job: JobFile) -> None:
     Example: `fedjob validate job.yaml`
     """
     parsed = _load(job)
-    typer.echo(
-        f"{job}: {parsed.metadata.name}: {len(parsed.spec.sites)} sites, {parsed.spec.workflow.rounds} rounds, valid"
-    )
+    say(f"{job}: {parsed.metadata.name}: {len(parsed.spec.sites)} sites, {parsed.spec.workflow.rounds} rounds, valid")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -188,7 +186,7 @@ def schema() -> None:
     Example: `fedjob schema > fedjob.schema.json`, then begin job.yaml with the line
     `# yaml-language-server: $schema=fedjob.schema.json`
     """
-    typer.echo(json.dumps(json_schema(), indent=2))
+    emit(json.dumps(json_schema(), indent=2) + "\n")
 
 
 @app.command(epilog=cluster_options.EXIT_CODES)
@@ -217,7 +215,7 @@ def report(
     from ..report import build
 
     if Path(run).is_dir() and not (namespace or context or kubeconfig):
-        typer.echo(build(Path(run)))
+        say(build(Path(run)))
     elif "/" in run or run in (".", ".."):
         _refuse(f"{run}: no such run; a run's folder holds history.jsonl, e.g. runs/mnist-01")
     else:
@@ -229,7 +227,7 @@ cluster_commands.register(app)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"fedjob {__version__}")
+        say(f"fedjob {__version__}")
         raise typer.Exit
 
 

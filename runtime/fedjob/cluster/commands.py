@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..terminal import confirmed, emit, say
 from .options import EXIT_CODES, Context, Image, JobName, Kubeconfig, Namespace
 from .running import on_cluster, program, refuse
 
@@ -55,7 +56,7 @@ def manifest(
 
     source = _parsed(job, files)
     try:
-        typer.echo(one_file(source, image), nl=False)
+        emit(one_file(source, image))
     except JobFileError as e:
         refuse(str(e))
 
@@ -98,9 +99,7 @@ def _parsed(job: Path, files: list[str] | None) -> Source:
     except (JobFileError, Refused) as e:
         refuse(str(e))
     if script := left_behind(source):
-        typer.echo(
-            f"{job}: names an image, so {script} beside it stays here; to send it along: --files '*.py'", err=True
-        )
+        say(f"{job}: names an image, so {script} beside it stays here; to send it along: --files '*.py'", err=True)
     return source
 
 
@@ -156,15 +155,14 @@ def status(
         refuse("--timeout: allowed with --watch or --wait")
 
     async def work(cluster: Connection) -> int:
-        from rich.console import Console
-
+        from ..screen import console
         from .jobs import find
         from .watching import show
 
         job = await find(cluster, name)
         if watch or wait:
             return await _watch(cluster, job, watch=watch, seconds=seconds)
-        show(job, Console())
+        show(job, console())
         return 0
 
     on_cluster(kubeconfig, context, namespace, work)
@@ -277,7 +275,7 @@ def cancel(
     async def work(cluster: Connection) -> int:
         from .lifecycle import delete
 
-        return await delete(cluster, name, lambda loss: yes or typer.confirm(f"{loss}\nDelete it?", err=True))
+        return await delete(cluster, name, lambda loss: yes or confirmed(f"{loss}\nDelete it?"))
 
     on_cluster(kubeconfig, context, namespace, work)
 
@@ -296,11 +294,10 @@ def report(
 
 
 async def _watch(cluster: Connection, job: object, *, watch: bool = True, seconds: int | None = None) -> int:
-    from rich.console import Console
-
+    from ..screen import console
     from .watching import until_the_end
 
-    return await until_the_end(cluster, job, Console(), watch=watch, seconds=seconds)  # type: ignore[arg-type]
+    return await until_the_end(cluster, job, console(), watch=watch, seconds=seconds)  # type: ignore[arg-type]
 
 
 def _seconds(option: str, given: str | None) -> int | None:

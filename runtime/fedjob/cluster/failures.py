@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .text import printable
+from ..text import one_line
 
 EXIT_CLUSTER = 3
 
@@ -52,7 +52,7 @@ class ApiFailure(Exception):  # noqa: N818 - what was answered
 
 def explained(failure: ApiFailure, server: str) -> str:
     """One line for people. server: the API server's address."""
-    said = printable(failure.message.strip() or failure.reason or f"HTTP {failure.status}")
+    said = one_line(failure.message.strip() or failure.reason or f"HTTP {failure.status}")
     if failure.status == 401:
         return f"{server} does not know you (401 Unauthorized): log in again, or name another context with --context"
     if failure.status == 403:
@@ -72,7 +72,7 @@ def explained(failure: ApiFailure, server: str) -> str:
 
 def unreachable(server: str, why: str) -> str:
     """No answer at all."""
-    return f"no answer from {server}: {printable(why)}; is the cluster up, and is it the right --context?"
+    return f"no answer from {server}: {one_line(why)}; is the cluster up, and is it the right --context?"
 
 
 def not_found(name: str, namespace: str, there: Collection[str], elsewhere: Collection[str]) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import typer
-
 from ..api.names import FEDERATED_JOB
+from ..terminal import say
 from .connection import APPLY, FIELD_MANAGER, MERGE, Connection
 from .failures import ApiFailure, ClusterError
 from .jobs import Raw, find, verdict
@@ -21,10 +20,10 @@ async def submitted(cluster: Connection, document: dict[str, Any]) -> Raw:
     job, done = await _apply(cluster, document)
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
     call = f"{{}} {name} -n {namespace}"
-    typer.echo(f"federatedjob.fedjob.dev/{name} {done} in namespace {namespace}")
-    typer.echo(f"code   {code_text(document)}")
+    say(f"federatedjob.fedjob.dev/{name} {done} in namespace {namespace}")
+    say(f"code   {code_text(document)}")
     for word, command, option in (("watch", "status", " --watch"), ("logs", "logs", " -f"), ("model", "download", "")):
-        typer.echo(f"{word:<6} {program()} {call.format(command)}{option}")
+        say(f"{word:<6} {program()} {call.format(command)}{option}")
     return job
 
 
@@ -68,16 +67,14 @@ async def pause(cluster: Connection, name: str, *, suspend: bool) -> int:
         raise ClusterError(f"{name} has ended ({end[1]}): there is nothing to {'suspend' if suspend else 'resume'}")
     namespace, there = job["metadata"]["namespace"], bool(job["spec"].get("suspend"))
     if there == suspend:
-        typer.echo(f"{name} {'is paused already' if suspend else 'is not paused'}")
+        say(f"{name} {'is paused already' if suspend else 'is not paused'}")
         return 0
     what = f"change the job {name} in namespace {namespace} (patch federatedjobs.fedjob.dev)"
     # The version makes it this job's spec, and not that of one made under its name a moment later.
     body = {"metadata": {"uid": job["metadata"]["uid"]}, "spec": {"suspend": suspend}}
     path, query = FEDERATED_JOB.path(namespace, name), [("fieldManager", FIELD_MANAGER)]
     await cluster.call("PATCH", path, what, query=query, body=body, content=MERGE)
-    typer.echo(
-        _paused(job, name, namespace) if suspend else f"{name} goes on; {program()} status {name} -n {namespace} -w"
-    )
+    say(_paused(job, name, namespace) if suspend else f"{name} goes on; {program()} status {name} -n {namespace} -w")
     return 0
 
 
@@ -92,7 +89,7 @@ async def delete(cluster: Connection, name: str, confirm: Callable[[str], bool])
     job = await find(cluster, name)
     namespace = job["metadata"]["namespace"]
     if not confirm(_loss(job, name, namespace)):
-        typer.echo(f"{name} stays as it is", err=True)
+        say(f"{name} stays as it is", err=True)
         return EXIT_USAGE
     what = f"delete the job {name} in namespace {namespace} (delete federatedjobs.fedjob.dev)"
     options = {"propagationPolicy": "Background", "preconditions": {"uid": job["metadata"]["uid"]}}
@@ -101,7 +98,7 @@ async def delete(cluster: Connection, name: str, confirm: Callable[[str], bool])
     except ApiFailure as e:
         if e.status not in (404, 409):  # gone, or another one by now: either way this one is no more
             raise
-    typer.echo(f"federatedjob.fedjob.dev/{name} deleted from namespace {namespace}; its pods end within half a minute")
+    say(f"federatedjob.fedjob.dev/{name} deleted from namespace {namespace}; its pods end within half a minute")
     return 0
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import typer
 import yaml
 
 from ..api.names import FEDERATED_JOB
+from ..terminal import emit, say
+from ..text import lines
 from . import table
 from .connection import Connection
 from .jobs import find
@@ -29,9 +30,9 @@ async def show(cluster: Connection, name: str | None, output: str, *, everywhere
     query = [("fieldSelector", f"metadata.name={name}")] if name is not None else []
     _, found = await cluster.call("GET", path, what, query=query, accept=table.ACCEPT)
     if not found.get("rows"):
-        typer.echo(f"no jobs in {f'namespace {namespace}' if namespace else 'any namespace'}", err=True)
+        say(f"no jobs in {f'namespace {namespace}' if namespace else 'any namespace'}", err=True)
         return 0
-    typer.echo(table.text(table.rows(found, wide=output == "wide", namespaces=everywhere)))
+    say(table.text(table.rows(found, wide=output == "wide", namespaces=everywhere)))
     return 0
 
 
@@ -48,9 +49,15 @@ def _print(found: Any, output: str) -> None:
     for item in items:
         item["metadata"].pop("managedFields", None)
     if output == "json":
-        typer.echo(json.dumps(found, indent=2))
+        emit(json.dumps(found, indent=2) + "\n")
     elif output == "yaml":
-        typer.echo(yaml.safe_dump(found, sort_keys=False, allow_unicode=True), nl=False)
+        emit(_yaml(found))
     else:
         for item in items:
-            typer.echo(f"federatedjob.fedjob.dev/{item['metadata']['name']}")
+            say(f"federatedjob.fedjob.dev/{item['metadata']['name']}")
+
+
+def _yaml(found: Any) -> str:
+    """YAML for people and programs: as it is written, or with every other character escaped where one could not be seen."""
+    text: str = yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+    return text if text == lines(text) else str(yaml.safe_dump(found, sort_keys=False))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from .text import printable
+from ..text import lines
 
 _COLOURS = (36, 33, 35, 34, 32, 96, 93, 95, 94, 92)  # of a terminal; red is for what is wrong
 _SERVER_COLOUR = 1  # bold
@@ -72,11 +72,11 @@ class Page:
     terminal: bool
 
     def of(self, line: Line) -> str:
-        """The line as it is printed. A terminal gets no control characters but our own; a pipe gets what was written."""
+        """The line as it is printed, with no control characters but our own: what a pipe gets may end on a terminal as well."""
         name = line.source.ljust(max(map(len, self.sources), default=0))
         if not self.terminal:
-            return f"{name}  {line.text}"
-        return f"\x1b[{self._colour(line.source)}m{name}\x1b[0m  {printable(_said(line.text))}"
+            return f"{name}  {lines(line.text)}"
+        return f"\x1b[{self._colour(line.source)}m{name}\x1b[0m  {lines(_said(line.text))}"
 
     def _colour(self, source: str) -> int:
         role = source.partition("/")[0]

@@ -6,9 +6,8 @@ import difflib
 import os
 import sys
 
-import typer
-
 from ..api.names import SERVER
+from ..terminal import emit, say
 from .connection import Connection
 from .failures import ClusterError
 from .jobs import find, verdict
@@ -24,7 +23,7 @@ async def print_logs(cluster: Connection, name: str, wanted: Wanted, *, follow: 
     page = Page([SERVER, *known], sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
 
     def tell(line: Line) -> None:
-        typer.echo(page.of(line))
+        emit(page.of(line) + "\n")
 
     found = await pods(cluster, job)
     there, last = sources(found, wanted), Last()
@@ -34,7 +33,7 @@ async def print_logs(cluster: Connection, name: str, wanted: Wanted, *, follow: 
         tell(line)
     if follow and verdict(job) is None:
         if not there:
-            typer.echo(nothing_yet(found, job), err=True)
+            say(nothing_yet(found, job), err=True)
         await Follower(cluster, job, wanted, tell, last).run()
     return 0
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import typer
 import yaml
 
 from ..api.names import FEDERATED_JOB
 from ..records import HISTORY_FILE, METRICS_FILE, STATUS_FILE, FinalModel, Status, from_json
 from ..report import build
+from ..terminal import say
 from .connection import Connection
 from .download import Tell, fetch, part_of, settle
 from .failures import ClusterError
@@ -45,14 +45,14 @@ async def download(cluster: Connection, name: str, target: Path, image: str, *, 
         model = await _described(job, volume)
         if target.exists() and not force:
             if await asyncio.to_thread(_is, target, model):
-                typer.echo(f"{target} is this model already", err=True)
+                say(f"{target} is this model already", err=True)
                 return 0
             raise InTheWay(f"{target} is there and is another file: name another with -o, or replace it with --force")
         part = part_of(target, model.digest)
         with _bar(target.name, model.size) as tell:
             await fetch(lambda offset: volume.read(MODEL_FILE, offset), part, tell)
     await asyncio.to_thread(settle, part, target, model.digest)
-    typer.echo(target)
+    say(target)
     return 0
 
 
@@ -96,7 +96,7 @@ async def report(cluster: Connection, name: str, target: Path, image: str) -> in
         (folder / "job.yaml").write_text(_job_text(job), encoding="utf-8")
         page = await asyncio.to_thread(build, folder)
         target.write_bytes(page.read_bytes())
-    typer.echo(target)
+    say(target)
     return 0
 
 
@@ -122,11 +122,12 @@ def _bar(name: str, size: int) -> Iterator[Tell]:
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from ..screen import console
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
                TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console(stderr=True)) as progress:
         task = progress.add_task(name, total=size or None)
         yield lambda here, total: progress.update(task, completed=here, total=total)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from ..terminal import say
 from .failures import ApiFailure, ClusterError, explained
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def on_cluster(kubeconfig: Path | None, context: str | None, namespace: str | No
 
 def refuse(message: str, code: int = EXIT_USAGE) -> NoReturn:
     """End with one line on the standard error."""
-    typer.echo(message, err=True)
+    say(message, err=True)
     raise typer.Exit(code)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .text import printable
+from ..text import one_line
 
 ACCEPT = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _GAP = "   "
@@ -30,4 +30,4 @@ def text(table: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else printable(str(value)) if not isinstance(value, bool) else str(value).lower()
+    return "" if value is None else one_line(str(value)) if not isinstance(value, bool) else str(value).lower()

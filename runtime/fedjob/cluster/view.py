@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..api.reasons import JOB_CONDITIONS, SITE_JOB_CONDITIONS, Condition
 from ..quantities import bytes_text, count_text, seconds_text
-from .text import printable
+from ..text import one_line
 
 Raw = Mapping[str, Any]
 
@@ -57,7 +57,7 @@ def obstacles(job: Raw) -> list[Obstacle]:
             continue
         if reason == "WaitingForSites" and not _ready(job):
             continue  # no site can be there before the server is
-        found.append(Obstacle(kind, reason, printable(condition.get("message") or ""), remedy(kind, reason)))
+        found.append(Obstacle(kind, reason, one_line(condition.get("message") or ""), remedy(kind, reason)))
     return found
 
 
@@ -204,11 +204,11 @@ def _state(site: Raw) -> str:
 
 def _why(site: Raw) -> str:
     if site.get("state") == "Running":
-        return printable(site.get("trainingMessage") or "")
+        return one_line(site.get("trainingMessage") or "")
     reason = site.get("reason") or ""
     if reason in ("", "NotStarted", "Pending", "Suspended", "Succeeded") and not site.get("message"):
         return ""
-    return printable(": ".join(part for part in (reason, site.get("message") or "") if part))
+    return one_line(": ".join(part for part in (reason, site.get("message") or "") if part))
 
 
 def _obstacle(obstacle: Obstacle) -> Text:
@@ -226,7 +226,7 @@ def _progress(job: Raw) -> Raw:
 
 def _metrics(job: Raw) -> list[tuple[str, str]]:
     found: Iterator[Raw] = iter((job.get("status") or {}).get("metrics") or ())
-    return [(printable(metric["name"]), printable(metric.get("value") or "")) for metric in found][:_METRICS]
+    return [(one_line(metric["name"]), one_line(metric.get("value") or "")) for metric in found][:_METRICS]
 
 
 def _sites(job: Raw) -> list[Raw]:

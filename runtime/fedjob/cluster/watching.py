@@ -7,15 +7,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 
-import typer
 from rich.console import Console
 from rich.live import Live
 
+from ..screen import Harmless
+from ..terminal import say
+from ..text import one_line
 from .connection import Connection
 from .failures import ClusterError
 from .jobs import Raw, changes, verdict
 from .running import EXIT_TIMEOUT
-from .text import printable
 from .view import line, lines, render
 
 
@@ -33,7 +34,7 @@ async def until_the_end(cluster: Connection, job: Raw, console: Console, *, watc
         async for latest in changes(cluster, job):
             tell(latest)
             if (end := verdict(latest)) is not None:
-                typer.echo(f"{latest['metadata']['name']}: {printable(end[1])}", err=True)
+                say(f"{latest['metadata']['name']}: {one_line(end[1])}", err=True)
                 return 0 if end[0] else 1
         raise ClusterError(f"{job['metadata']['name']} was deleted")
 
@@ -43,7 +44,7 @@ async def until_the_end(cluster: Connection, job: Raw, console: Console, *, watc
             async with asyncio.timeout(seconds):
                 return await follow(tell)
     except TimeoutError:
-        typer.echo(f"{job['metadata']['name']} has not ended after {seconds:g} s: {line(latest)}", err=True)
+        say(f"{job['metadata']['name']} has not ended after {seconds:g} s: {line(latest)}", err=True)
         return EXIT_TIMEOUT
 
 
@@ -53,12 +54,12 @@ def _screen(console: Console, watch: bool) -> tuple[AbstractContextManager[objec
         return nullcontext(), lambda _: None
     if console.is_terminal:
         live = Live(console=console, auto_refresh=False, vertical_overflow="visible")
-        return live, lambda job: live.update(render(job), refresh=True)
+        return live, lambda job: live.update(Harmless(render(job)), refresh=True)
     shown: list[Raw] = []
 
     def tell(job: Raw) -> None:
         for text in lines(shown[-1] if shown else None, job):
-            typer.echo(f"{datetime.now(UTC).astimezone():%H:%M:%S}  {text}")
+            say(f"{datetime.now(UTC).astimezone():%H:%M:%S}  {text}")
         shown[:] = [job]
 
     return nullcontext(), tell
