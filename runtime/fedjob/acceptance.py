@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -182,11 +183,16 @@ def _depth(data: Any) -> int:
 
 
 def mean_metrics(weighted: list[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
-    """Weighted mean of each metric over those that sent a finite value of it."""
+    """Weighted mean of each metric over those that sent a finite value of it, those that most sent first.
+
+    Where only so many names are shown, the many names of one site then displace none that others share.
+    """
     totals: dict[str, tuple[float, float]] = {}
     for weight, metrics in weighted:
         for name, value in metrics.items():
             if math.isfinite(value):
                 total, weights = totals.get(name, (0.0, 0.0))
                 totals[name] = (total + weight * value, weights + weight)
-    return {name: total / weights for name, (total, weights) in totals.items()}
+    senders = Counter(name for _, metrics in weighted for name in metrics)
+    ranked = sorted(totals.items(), key=lambda each: -senders[each[0]])
+    return {name: total / weights for name, (total, weights) in ranked}

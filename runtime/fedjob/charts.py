@@ -12,6 +12,7 @@ from html import escape
 from statistics import fmean
 from typing import Any
 
+from fedjob.api.limits import REPORT_NAMES
 from fedjob.outcome import Outcome
 from fedjob.quantities import binary_unit, bytes_text, seconds_text
 from fedjob.records import LoggedValue, SiteRound
@@ -53,7 +54,7 @@ class Chart:
 
 def score_charts(outcome: Outcome) -> list[Chart]:
     """One chart per metric: the global value in a strong line, each site's in a thin one, over the rounds."""
-    return [_score_chart(outcome, name) for name in outcome.metric_names]
+    return [_score_chart(outcome, name) for name in outcome.metric_names[: REPORT_NAMES.value]]
 
 
 def _score_chart(outcome: Outcome, metric: str) -> Chart:
@@ -140,7 +141,7 @@ def logged_charts(outcome: Outcome) -> list[Chart]:
     most = max(_POINTS_PER_CHART // max(len(outcome.sites), 1), 40)
     layout = {"xaxis": _round_axis(final_position(outcome)), "yaxis": {"automargin": True}}
     charts = []
-    for key in outcome.logged_keys:
+    for key in outcome.logged_keys[: REPORT_NAMES.value]:
         data = [
             _logged_line(outcome, index, series[key, site.name], most)
             for index, site in enumerate(outcome.sites)

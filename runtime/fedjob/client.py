@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import first_process, values
-from .errors import FedJobError, IdentityError, LocalProtocolError
-from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType
+from .errors import OUT_OF_STEP, FedJobError, IdentityError, LocalProtocolError
+from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType, holds_tensors
 
 if TYPE_CHECKING:
     from .config import Ranks, SiteConfig
@@ -103,13 +104,18 @@ def init(
     """Join the job. Call once, before any other function here.
 
     model: a state dict offered as the initial model; it is read if the server has none and asks this site, at the latest in
-    the first `is_running` or `receive`. rank: of this process within its site; default: torchrun's RANK, else 0.
-    Raises ConfigError if the script was not started by fedjob, or by a script that is in the job; IdentityError if its certificate
-    will not do.
+    the first `is_running` or `receive`; ValueError if there is no tensor in it. rank: of this process within its site; default:
+    torchrun's RANK, else 0. Raises ConfigError if the script was not started by fedjob, or by a script that is in the job;
+    IdentityError if its certificate will not do.
     """
     global _session
     if model is not None and not isinstance(model, Mapping):
         raise TypeError(f"init(model): a state dict (name -> tensor) is expected, got {type(model).__name__}")
+    if model is not None and not holds_tensors(model):
+        raise ValueError(
+            "init(model): the state dict holds no tensors, so there is nothing to train; pass model.state_dict() of a module "
+            "with parameters, or init() without a model where spec.model.initial names one"
+        )
     if _session is not None and _session.process != os.getpid():
         raise LocalProtocolError(
             f"fedjob.init() was called by process {_session.process}, of which this one, {os.getpid()}, is a fork: the session goes "
@@ -403,6 +409,8 @@ def _report_exceptions() -> None:
     process = os.getpid()
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if _session is not None and _session.gang is not None and _in_collective(trace):
+            error.add_note(f"fedjob: {OUT_OF_STEP}.")
         before(kind, error, trace)
         if os.getpid() == process:
             _leave(error)
@@ -416,6 +424,12 @@ def _report_exceptions() -> None:
             _session.thread_failure = f", after {name} had failed with {_text(args.exc_value)}"
 
     sys.excepthook, threading.excepthook = hook, hook_in_thread
+
+
+def _in_collective(trace: TracebackType | None) -> bool:
+    """Whether an error comes out of a collective of torch, where ranks that are out of step read each other's messages."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(trace))
+    return any(str(name).startswith("torch.distributed") for name in modules)
 
 
 def _text(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from .records import Condition
 log = logging.getLogger(__name__)
 DISK_FULL = "DiskFull"
 CERTIFICATE_EXPIRED = "CertificateExpired"
+STOP_METRIC = "StopMetricMissing"
 
 
 class Conditions:

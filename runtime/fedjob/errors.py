@@ -98,6 +98,13 @@ def ended(reason: str, message: str) -> FedJobError:
     return next((k(message) for k in kinds if k.__name__ == reason), None) or JobFailed(reason, message)
 
 
+# Of the processes of one site: a loop in which only rank 0 calls fedjob shares its collectives with those of the script.
+OUT_OF_STEP = (
+    "with several processes at a site every rank calls is_running(), receive() and send(), in the same order; do not call them on "
+    "rank 0 alone and broadcast the outcome yourself"
+)
+
+
 class PeerFailed(FedJobError):  # noqa: N818
     """A peer that was asked gave no answer: it is lost, declined or was refused.
 

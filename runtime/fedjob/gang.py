@@ -16,11 +16,12 @@ import torch.distributed as dist
 
 from .codec import Inflow, flatten
 from .config import Ranks
-from .errors import FedJobError, JobFailed, ReceiveTimeout, ended
+from .errors import OUT_OF_STEP, FedJobError, JobFailed, LocalProtocolError, ReceiveTimeout, ended
 from .wire_pb2 import Task
 
 _WAIT_SECONDS = 60.0
 _CHUNK_BYTES = 16 << 20
+_MOST_BYTES = 1 << 30  # of a message: far above a task's, far below what a collective of the script would seem to say
 
 
 class Gang:
@@ -41,7 +42,12 @@ class Gang:
         if self._ranks.rank == 0:
             return self._lead(ask, timeout)
         while True:
-            news = json.loads(self._broadcast(b""))
+            try:
+                news = json.loads(self._broadcast(b""))
+            except ValueError as e:
+                raise LocalProtocolError(
+                    f"rank {self._ranks.rank} got what is no message of fedjob: {OUT_OF_STEP}"
+                ) from e
             if news["state"] == "task":
                 return Task.FromString(bytes.fromhex(news["task"]))
             if news["state"] == "ended":
@@ -98,6 +104,8 @@ class Gang:
     def _broadcast(self, message: bytes) -> bytes:
         """A message of rank 0, of any length, on every rank."""
         length = int.from_bytes(self._bytes(len(message).to_bytes(8, "little"), 8), "little")
+        if length > _MOST_BYTES:
+            raise LocalProtocolError(f"rank {self._ranks.rank} got what is no message of fedjob: {OUT_OF_STEP}")
         return self._bytes(message, length)
 
     def _bytes(self, data: bytes, size: int) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, FedJobError
+from .model import holds_tensors
 from .stored import write_values
 
 
@@ -35,6 +36,10 @@ def evaluate(name: str) -> Mapping[str, Any]:
         raise ConfigError(
             f"spec.model.initial.object {name!r} gives a {type(made).__name__}, allowed: a state dict, a module, or a "
             "function or class without arguments that makes one"
+        )
+    if not holds_tensors(made):
+        raise ConfigError(
+            f"spec.model.initial.object {name!r} gives a state dict without tensors: there is nothing to train"
         )
     return made
 

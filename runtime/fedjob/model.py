@@ -82,3 +82,17 @@ class AnalyticsDataType(enum.StrEnum):
 
     SCALAR = "SCALAR"
     METRIC = "METRIC"
+
+
+def holds_tensors(tree: object) -> bool:
+    """Whether there is any value in nested mappings, lists and tuples; without one there is nothing to train."""
+    left = [tree]
+    while left:
+        node = left.pop()
+        if isinstance(node, Mapping):
+            left.extend(node.values())
+        elif isinstance(node, list | tuple):
+            left.extend(node)
+        else:
+            return True
+    return False

@@ -55,7 +55,7 @@ class Travel:
 class SiteOutcome:
     """One site over the whole run.
 
-    examples: in the last round that it contributed to.
+    examples: that it trained on in the last round that it contributed to, 0 if it never did.
     missed: reason -> number of rounds; refused: how many of them were refusals of what it sent.
     metrics: the newest global model that this site scored. logged: the last value of each key.
     """
@@ -135,18 +135,23 @@ class Outcome:
 
     @property
     def metric_names(self) -> list[str]:
-        """Every metric of any site or round, in order of appearance."""
-        return _distinct(
-            name
+        """Every metric of any site or round: what most sites sent first, so that one site's many names displace none."""
+        return _by_sites(
+            (name, site)
             for record in self.records
-            for metrics in (record.metrics, *(site.metrics for site in record.sites.values()))
+            for site, metrics in [("", record.metrics), *((s, part.metrics) for s, part in record.sites.items())]
             for name in metrics
         )
 
     @property
     def logged_keys(self) -> list[str]:
-        """Every key that a script logged, in order of appearance."""
-        return _distinct(value.key for value in self.logged)
+        """Every key that a script logged: what most sites logged first."""
+        return _by_sites((value.key, value.site) for value in self.logged)
+
+    @property
+    def examples(self) -> float:
+        """Of all sites together."""
+        return sum(site.examples for site in self.sites)
 
     @property
     def travel(self) -> Travel:
@@ -198,9 +203,10 @@ def _site_outcome(site: SiteStatus, history: Sequence[RoundRecord], logged: Metr
     name = site.name
     parts = [record.sites[name] for record in history if name in record.sites]
     training = [record for record in history if record.kind == "Train"]
+    trained = [record.sites[name] for record in training if name in record.sites]
     return SiteOutcome(
         status=site,
-        examples=next((part.examples for part in reversed(parts) if part.examples), site.examples),
+        examples=trained[-1].examples if trained else 0.0 if training else site.examples,
         contributed=sum(name in record.contributors for record in training),
         missed=Counter(missing.reason for record in training for missing in record.missing if missing.site == name),
         metrics=next((part.metrics for part in reversed(parts) if part.metrics), site.metrics),
@@ -226,6 +232,12 @@ def _travel(name: str, records: Sequence[RoundRecord]) -> Travel:
             n * max(whole - record.bytes_included, 0) for n, record in zip(ways, records, strict=True) if whole
         ),
     )
+
+
+def _by_sites(sent: Iterable[tuple[str, str]]) -> list[str]:
+    """Names, those of the most sites first, else in order of appearance. sent: (name, site), as often as it was sent."""
+    sites = Counter(name for name, _ in dict.fromkeys(sent))
+    return sorted(sites, key=lambda name: -sites[name])
 
 
 def _distinct(names: Iterable[str]) -> list[str]:

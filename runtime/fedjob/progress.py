@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from .acceptance import mean_metrics
 from .api import StopWhen
+from .api.limits import STATUS_METRICS, STATUS_SITE_METRICS
 from .records import (
     FinalModel,
     JobRef,
@@ -76,7 +77,8 @@ def status(story: Story, session: Session) -> Status:
             eta_seconds=eta,
         ),
         bytes=Traffic(story.bytes_before[0] + session.bytes_in, story.bytes_before[1] + session.bytes_out),
-        metrics=dict(story.metrics),
+        metrics=dict(list(story.metrics.items())[: STATUS_METRICS.value]),
+        metrics_left_out=max(len(story.metrics) - STATUS_METRICS.value, 0),
         sites=tuple(
             SiteStatus(
                 name=s.name,
@@ -84,7 +86,7 @@ def status(story: Story, session: Session) -> Status:
                 done_bytes=s.done_bytes,
                 total_bytes=s.total_bytes,
                 examples=s.examples,
-                metrics=dict(s.metrics),
+                metrics=_few(s.metrics, story.metrics),
                 message=s.message,
             )
             for s in session.sites()
@@ -92,6 +94,12 @@ def status(story: Story, session: Session) -> Status:
         model=story.model,
         updated_at=time.time(),
     )
+
+
+def _few(own: Metrics, shared: Metrics) -> Metrics:
+    """What people see of a site's scores while the job runs: first those that most sites sent."""
+    names = [*(name for name in shared if name in own), *(name for name in own if name not in shared)]
+    return {name: own[name] for name in names[: STATUS_SITE_METRICS.value]}
 
 
 def round_record(

@@ -14,13 +14,16 @@ import json
 import logging
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from . import identity
+from .api.limits import HUB_METRICS, HUB_REPORT, NAME, SENTENCE
 from .config import Report
 from .errors import IdentityError
 from .records import Status, to_json
+from .text import one_line
 from .tls import client_context
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,35 @@ async def farewell(report: Report, tls: Path, status: Status) -> None:
         await asyncio.sleep(1.0)
 
 
+def body(status: Status) -> bytes:
+    """The report as it travels, never more than the hub takes, whatever sites have sent.
+
+    The hub shows no metrics of single sites, so none go. Of the job's go those that most sites sent; long texts are cut until all fits.
+    """
+    most = SENTENCE.value
+    while True:
+        text = json.dumps(to_json(_cut(status, most)), ensure_ascii=False).encode(errors="backslashreplace")
+        if len(text) <= HUB_REPORT.value or not most:
+            return text
+        most //= 2
+
+
+def _cut(status: Status, most: int) -> Status:
+    """Every text in at most so many bytes. The rest of a status is bounded: by the number of sites, and of conditions."""
+    kept = list(status.metrics.items())[: HUB_METRICS.value]
+    return replace(
+        status,
+        reason=one_line(status.reason, max(most, NAME.value)),
+        message=one_line(status.message, max(most, NAME.value)),
+        conditions=tuple(replace(c, message=one_line(c.message, max(most, NAME.value))) for c in status.conditions),
+        metrics={one_line(name, NAME.value): value for name, value in kept},
+        metrics_left_out=status.metrics_left_out + len(status.metrics) - len(kept),
+        sites=tuple(
+            replace(s, metrics={}, message=one_line(s.message, most) if most > 3 else "") for s in status.sites
+        ),
+    )
+
+
 def push(report: Report, tls: Path, status: Status) -> bool:
     """Send one report; returns whether the job should pause.
 
@@ -72,7 +104,7 @@ def push(report: Report, tls: Path, status: Status) -> bool:
         connection = http.client.HTTPConnection(*address, timeout=_TIMEOUT_SECONDS)
         connection.sock = secured
         headers = {"Content-Type": "application/json", "Connection": "close"}
-        connection.request("PUT", url.path, json.dumps(to_json(status)), headers)
+        connection.request("PUT", url.path, body(status), headers)
         answer = connection.getresponse()
         text = answer.read(65_536)
     if answer.status in _TRY_AGAIN:

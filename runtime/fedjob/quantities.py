@@ -62,6 +62,20 @@ def count_text(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
 
 
+def share_text(part: float, whole: float) -> str:
+    """A part of a whole in percent, "12.5 %"; "" where there is no whole."""
+    if not whole or not math.isfinite(part / whole):
+        return ""
+    percent = 100 * part / whole
+    return "<0.1 %" if 0 < percent < 0.1 else f"{percent:.3g} %"
+
+
+def name_text(name: str, most: int = 24) -> str:
+    """A name of a metric or a site in at most so many characters: shortened in its middle, as names differ at their ends."""
+    head = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:head]}…{name[head + 1 - most :]}"
+
+
 def plural(count: int, noun: str) -> str:
     """ "1 site", "3 sites"."""
     return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -242,7 +242,9 @@ class Reception:
             parts={name: facts(part) for name, part in parts.items()},
         )
         site = self._ledger.sites[upload.site]
-        site.examples, site.metrics = upload.header.num_examples, upload.header.metrics
+        if opened.ask[0] == "Train":  # the weight of its update; other answers weigh nothing
+            site.examples = upload.header.num_examples
+        site.metrics = upload.header.metrics
         opened.take(upload.site, upload.upload, upload.header, parts, site.round_record(time.monotonic()))
         site.bytes_down = site.bytes_up = 0
         site.settle("Answered")

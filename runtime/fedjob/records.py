@@ -179,7 +179,10 @@ class FinalModel:
 
 @dataclass(frozen=True)
 class Status:
-    """The whole of status.json. `conditions`: sorted by type. `updated_at` is in seconds since the epoch."""
+    """The whole of status.json. `conditions`: sorted by type. `updated_at` is in seconds since the epoch.
+
+    metrics: the newest means, those that most sites sent first; metrics_left_out: how many there are beyond them.
+    """
 
     job: JobRef = field(default_factory=JobRef)
     state: JobState = "Starting"
@@ -189,6 +192,7 @@ class Status:
     progress: Progress = field(default_factory=Progress)
     bytes: Traffic = field(default_factory=Traffic)
     metrics: Metrics = field(default_factory=dict)
+    metrics_left_out: int = 0
     sites: tuple[SiteStatus, ...] = ()
     model: FinalModel = field(default_factory=FinalModel)
     updated_at: float = 0.0

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from fedjob import charts
+from fedjob.api.limits import REPORT_NAMES
 from fedjob.charts import Chart
 from fedjob.outcome import Outcome, SiteOutcome, read_outcome
-from fedjob.quantities import bytes_text, count_text, metric_text, plural, seconds_text
-from fedjob.records import RoundRecord
+from fedjob.quantities import bytes_text, count_text, metric_text, plural, seconds_text, share_text
+from fedjob.records import HISTORY_FILE, METRICS_FILE, RoundRecord
 from fedjob.text import lines
 
 REPORT_FILE = "report.html"
@@ -80,6 +81,7 @@ def render(outcome: Outcome, job_file: str = "") -> str:
         "metric": metric_text,
         "count": count_text,
         "plural": plural,
+        "share": share_text,
     }
     return environment.get_template("report.html.j2").render(
         outcome=outcome,
@@ -88,8 +90,8 @@ def render(outcome: Outcome, job_file: str = "") -> str:
         sections=_sections(outcome),
         rounds=[_round_row(outcome, record) for record in outcome.records],
         sites=outcome.sites,
-        metrics=outcome.metric_names,
-        keys=outcome.logged_keys,
+        metrics=outcome.metric_names[: REPORT_NAMES.value],
+        keys=outcome.logged_keys[: REPORT_NAMES.value],
         troubled=[site for site in outcome.sites if site.status.message],
         refusals=any(site.refused for site in outcome.sites),
         restarts=any(site.status.restarts for site in outcome.sites),
@@ -145,12 +147,20 @@ def _sections(outcome: Outcome) -> list[Section]:
     scored = "Each value scores the global model that the round started from"
     scored += "; the last one scores the final model." if outcome.evaluation else "."
     sections = [
-        Section("Scores", scored, _rows(charts.score_charts(outcome))),
-        Section("Logged by the scripts", "", _rows(charts.logged_charts(outcome))),
+        Section("Scores", scored + _left_out(outcome.metric_names, HISTORY_FILE), _rows(charts.score_charts(outcome))),
+        Section(
+            "Logged by the scripts", _left_out(outcome.logged_keys, METRICS_FILE), _rows(charts.logged_charts(outcome))
+        ),
         Section("Time and traffic", "", _rows([*charts.time_charts(outcome), *charts.traffic_charts(outcome)])),
         Section("What travelled", _TRAVEL_NOTE, tuple(charts.saving_charts(outcome)), travel=True),
     ]
     return [section for section in sections if section.charts]
+
+
+def _left_out(names: Sequence[str], file: str) -> str:
+    """What the page says of names that have no chart."""
+    more = len(names) - REPORT_NAMES.value
+    return f" {plural(more, 'further name')} that fewer sites sent: in {file}." if more > 0 else ""
 
 
 def _rows(drawn: Sequence[Chart]) -> tuple[Chart, ...]:

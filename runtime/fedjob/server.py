@@ -23,7 +23,7 @@ from typing import Any
 
 from . import checkpoint, conclusion, identity, logs, narrow, progress_push, transport
 from .conclusion import Conclusion
-from .conditions import CERTIFICATE_EXPIRED, Conditions
+from .conditions import CERTIFICATE_EXPIRED, STOP_METRIC, Conditions
 from .config import ServerConfig, read_server
 from .errors import FedJobError, IdentityError, JobFailed, PeerFailed, StateError, TransportError
 from .files import make_folder, sync_file, sync_folder
@@ -39,6 +39,7 @@ from .records import (
     Condition,
     FinalModel,
     JobRef,
+    RoundRecord,
     append,
     read_history,
     write_status,
@@ -46,7 +47,7 @@ from .records import (
 from .refusals import log_refusals
 from .service import JobService
 from .session import Interrupted, Session
-from .stopping import reached
+from .stopping import reached, unsent
 from .stored import Stored, file_digest, open_stored, stored_form, write, write_whole
 from .trees import Tree
 from .workflows import WORKFLOWS
@@ -403,8 +404,18 @@ def _tell(
         story.round_seconds.append(record.seconds)
         story.round_metrics.append(record.metrics)
         story.completed_rounds = state.round
+        _look_for_stop_metric(config, session, record)
     log.info("round %d (%s) complete: %d answers, %d missing, %.2f s", record.round, kind, len(record.contributors),
              len(record.missing), record.seconds)  # fmt: skip
+
+
+def _look_for_stop_metric(config: ServerConfig, session: Session, record: RoundRecord) -> None:
+    """A condition while no site sends what the stop condition watches: a typing error there would cost every further round."""
+    workflow = config.job.spec.workflow
+    if why := unsent(workflow.stop_when, list(record.metrics), workflow.rounds):
+        session.conditions.set(Condition(STOP_METRIC, "NotSent", why))
+    else:
+        session.conditions.clear(STOP_METRIC)
 
 
 def _initial_model(config: ServerConfig, session: Session) -> Tree:
@@ -420,6 +431,10 @@ def _initial_model(config: ServerConfig, session: Session) -> Tree:
             write_whole(config.state / _REST_FILE, initial.digest.encode())
         names = ", ".join([*list(model.layout.by_name)[:6], "…"][: len(model.layout.specs)])
         whose = f"the initial model, whose {len(model.layout.specs)} tensors are {names}"
+    if not model.layout.specs:
+        raise JobFailed(
+            "EmptyModel", f"{whose.partition(';')[0].partition(', whose')[0]} has no tensors: there is nothing to train"
+        )
     for at in narrow.idle(list(model.layout.by_name), include):
         message = f"spec.model.exchange.include[{at}] {include[at]!r} fits no tensor of {whose}"
         raise JobFailed("NoTensorIncluded", message)

@@ -9,11 +9,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .api.limits import METRIC_SERIES
+from .api.limits import METRIC_SERIES, NAME
 from .records import RoundRecord
+from .text import one_line
 
 MAX_NAMES = METRIC_SERIES.value
-MAX_NAME = 80  # characters
 ACCEPTED = "Accepted"
 
 
@@ -41,7 +41,7 @@ class Scalars:
     def take(self, site: str, metrics: Mapping[str, float]) -> None:
         """Values that a script has sent."""
         for name, value in metrics.items():
-            short = name[:MAX_NAME]
+            short = one_line(name, NAME.value)
             if short not in self.names and len(self.names) == MAX_NAMES:
                 self.dropped += 1
                 continue

@@ -220,6 +220,7 @@ def test_a_local_run_can_tell_which_fields_only_a_cluster_uses() -> None:
         "spec.server.exposure",
         "spec.trainer.nodes",
         "spec.trainer.sharedMemory",
+        "spec.failurePolicy.rules[1].onReasons",
         "spec.suspend",
         "spec.ttlSecondsAfterFinished",
         "spec.cleanPodPolicy",

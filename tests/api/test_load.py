@@ -254,6 +254,12 @@ def test_a_wrong_file_gives_the_place_what_was_given_and_what_is_allowed(old: st
         ),
         pytest.param(
             "job.yaml",
+            "a:\n\tb: 1\n",
+            "job.yaml:2:1: not valid YAML: got a tab, allowed: spaces, for indentation and before a value",
+            id="a tab",
+        ),
+        pytest.param(
+            "job.yaml",
             "a: \ud800",
             "job.yaml: got a lone surrogate, allowed: text that UTF-8 can hold",
             id="a surrogate",
@@ -277,6 +283,41 @@ def test_a_wrong_file_gives_the_place_what_was_given_and_what_is_allowed(old: st
 )
 def test_each_format_says_what_is_wrong(source: str, text: str, message: str) -> None:
     assert problems(text, source) == message
+
+
+def test_an_invalid_entry_of_a_list_is_one_problem() -> None:
+    assert edited("- name: hospital-a", "- name: Hospital").count("\n") == 0
+    only = TEN_LINES[: TEN_LINES.index("    - name:")] + "    - name: Hospital\n"
+    assert "spec.sites[0].name" in problems(only)
+    assert "\n" not in problems(only)
+
+
+def test_a_toml_file_has_lines_too() -> None:
+    text = PLAIN_TOML.replace("rounds = 10", "rounds = 0")
+    assert problems(text, "j.toml").startswith("j.toml:6: spec.workflow.rounds: got 0,")
+    tables = '''apiVersion = "fedjob.dev/v1alpha1"
+kind = "FederatedJob"
+[metadata]
+name = "digits"
+labels = { a = """
+[spec.workflow]
+rounds = 7
+""" }
+[spec.workflow]
+rounds = 0
+[spec.trainer]
+command = ["python", "train.py"]
+[[spec.sites]]
+name = "a"
+[[spec.sites]]
+name = "B"
+'''
+    found = problems(tables, "j.toml").splitlines()
+    assert [line.split(": got")[0] for line in found] == [
+        "j.toml:5: metadata.labels.a",
+        "j.toml:10: spec.workflow.rounds",
+        "j.toml:16: spec.sites[1].name",
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json", "toml"])

@@ -319,3 +319,26 @@ def test_after_an_evaluation_the_final_table_scores_the_final_model(run_folder: 
 
 def test_the_final_table_of_a_run_without_rounds_or_status_is_a_row_of_nothing(tmp_path: Path) -> None:
     assert rows(text_of(final_table(tmp_path))) == [["global", "0", "0/0"]]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("restarts", [0, 3])
+def test_the_table_of_sites_cuts_no_heading_and_no_value(width: int, restarts: int) -> None:
+    sites = tuple(
+        SiteStatus(
+            f"hospital-of-the-university-of-{i}",
+            "Downloading",
+            3,
+            9,
+            restarts,
+            1812.0,
+            {"validation/top_1_of_all": 0.5},
+        )
+        for i in range(3)
+    )
+    text = text_of(render([replace(RUNNING, sites=sites)], now=1000.0, width=width), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "exam…" not in text
+    assert "0.5…" not in text
+    assert ("restarts" in text) == bool(restarts)
+    assert text.count("33 %") == 3

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob import wire_pb2 as wire
+from fedjob.api.limits import NAME
 from fedjob.chunks import CHUNK_BYTES, Table
 from fedjob.codec import flatten
 from fedjob.records import Missing, RoundRecord, SiteRound
-from fedjob.tally import ACCEPTED, MAX_NAME, MAX_NAMES, ClientTally, Scalars, ServerTally
+from fedjob.tally import ACCEPTED, MAX_NAMES, ClientTally, Scalars, ServerTally
+from fedjob.text import one_line
 from fedjob.uplink import _frames, _Turn
 
 
@@ -23,8 +25,8 @@ def test_names_of_metrics_are_bounded_and_nothing_is_lost_uncounted(sent: list[t
         scalars.take(site, metrics)
     assert len(scalars.names) <= MAX_NAMES
     assert len(scalars.last) <= 2 * MAX_NAMES
-    assert all(len(name) <= MAX_NAME for name in scalars.names)
-    kept = sum(name[:MAX_NAME] in scalars.names for _, metrics in sent for name in metrics)
+    assert all(len(name.encode()) <= NAME.value for name in scalars.names)
+    kept = sum(one_line(name, NAME.value) in scalars.names for _, metrics in sent for name in metrics)
     assert kept + scalars.dropped == sum(len(metrics) for _, metrics in sent)
 
 

@@ -9,7 +9,7 @@ import re
 from datetime import datetime
 from typing import Any
 
-from fedjob.api.limits import NAME
+from fedjob.api.limits import HUB_METRICS, HUB_REPORT, NAME
 from fedjob.records import Status
 from fedjob.text import one_line
 
@@ -17,8 +17,7 @@ from .. import names
 from ..observed import Raw, stamp
 from ..plan import Manifest
 
-MAX_BYTES = 256 * 1024
-_MAX_METRICS = 32
+MAX_BYTES = HUB_REPORT.value
 _MAX_CONDITIONS = 8
 _MAX_TEXT = 512
 _WORD = re.compile("[A-Za-z][A-Za-z0-9]{0,63}")
@@ -58,7 +57,7 @@ def manifest(job: Raw, report: Status, now: datetime) -> Manifest:
         ]
     if progress.eta_seconds is not None:
         told["etaSeconds"] = round(progress.eta_seconds)
-    metrics = [{"name": key, "value": value} for key, value in sorted(_metrics(report).items())][:_MAX_METRICS]
+    metrics = [{"name": key, "value": value} for key, value in sorted(_metrics(report).items())]
     sites = [
         {
             "name": site.name,
@@ -90,7 +89,10 @@ def _is_word(text: str) -> bool:
 
 def _metrics(report: Status) -> dict[str, str]:
     """Metrics under names that the status can have: what it cannot is "_"."""
-    return {_BLANK.sub("_", one_line(key, NAME.value)) or "_": f"{value:.6g}" for key, value in report.metrics.items()}
+    return {
+        _BLANK.sub("_", one_line(key, NAME.value)) or "_": f"{value:.6g}"
+        for key, value in list(report.metrics.items())[: HUB_METRICS.value]
+    }
 
 
 def is_news(job: Raw, wanted: Manifest) -> bool:

@@ -22,6 +22,7 @@ CLUSTER_ONLY: Mapping[str, str] = MappingProxyType(
         "spec.server.exposure": "every process runs on this machine",
         "spec.trainer.nodes": "one machine is one node",
         "spec.trainer.sharedMemory": "processes of one machine share its /dev/shm",
+        "spec.failurePolicy.rules[].onReasons": "one machine knows neither evictions nor limits of memory: the rule never fits",
         "spec.suspend": "a run on one machine is stopped with Ctrl-C and goes on with --resume",
         "spec.ttlSecondsAfterFinished": "run folders stay until they are deleted by hand",
         "spec.cleanPodPolicy": "one machine has no pods",

@@ -16,6 +16,7 @@ import yaml
 
 from fedjob.api.problems import JobFileError, Problem, Spot, shown
 from fedjob.api.schema import FieldPath
+from fedjob.api.toml_lines import toml_spots
 from fedjob.text import one_line
 
 MAX_DEPTH = 32  # the deepest field lies at 7
@@ -45,11 +46,18 @@ def read_yaml(text: str, source: str) -> tuple[object, Spots]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
+        if mark and _character(text, mark) == "\t":
+            what = "got a tab, allowed: spaces, for indentation and before a value"
         line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
         raise JobFileError(source, [Problem(f"not valid YAML: {one_line(what)}", (), line, column)]) from None
     except yaml.YAMLError as error:  # a character that YAML does not allow
         what = str(error).splitlines()[0] if str(error) else "a character that YAML does not allow"
         raise JobFileError(source, [Problem(f"not valid YAML: {one_line(what)}")]) from None
+
+
+def _character(text: str, mark: Any) -> str:
+    lines = text.splitlines()
+    return lines[mark.line][mark.column : mark.column + 1] if mark.line < len(lines) else ""
 
 
 def read_json(text: str, source: str) -> tuple[object, Spots]:
@@ -85,7 +93,7 @@ def read_json(text: str, source: str) -> tuple[object, Spots]:
 
 
 def read_toml(text: str, source: str) -> tuple[object, Spots]:
-    """The document in `text`; the places of its values are not known. Raises JobFileError."""
+    """The document in `text`, and the lines of its values, as far as they are told by tables and keys. Raises JobFileError."""
     _check_names(text, source)
     try:
         document = tomllib.loads(text)
@@ -99,7 +107,7 @@ def read_toml(text: str, source: str) -> tuple[object, Spots]:
     except ValueError as error:  # an impossible date, an integer of thousands of digits
         raise JobFileError(source, [Problem(f"not valid TOML: {one_line(str(error))}")]) from None
     _check_size(document, source)
-    return document, {}
+    return document, toml_spots(text)
 
 
 def _check_names(text: str, source: str) -> None:

@@ -268,6 +268,66 @@ SMALL_MESSAGE_BYTES: Final = Limit(
 )
 
 
+_PEOPLE: Final = "What people are shown"
+
+STATUS_METRICS: Final = Limit(
+    _PEOPLE,
+    "metrics of the job in status.json, which is written up to five times a second",
+    32,
+    "names",
+    "the live view shows four; those that most sites sent come first",
+    "further ones are counted (metricsLeftOut); history.jsonl has all",
+)
+STATUS_SITE_METRICS: Final = Limit(
+    _PEOPLE,
+    "metrics of each site in status.json",
+    8,
+    "names",
+    "256 sites may have some; those of the job come first",
+    "history.jsonl has all",
+)
+HUB_METRICS: Final = Limit(
+    _PEOPLE,
+    "metrics in the status of a FederatedJob",
+    32,
+    "names",
+    "an object of the API server is small",
+    "further ones are left out; the report has more",
+)
+HUB_REPORT: Final = Limit(
+    _PEOPLE,
+    "progress that a server reports to its hub, per report",
+    262_144,
+    "bytes",
+    "256 sites with a sentence each, and some room",
+    "the server cuts texts and names until it fits; the hub refuses more (413)",
+)
+SUMMARY_SITES: Final = Limit(
+    _PEOPLE,
+    "sites with a row in the table at the end of a run",
+    32,
+    "sites",
+    "a screen or two; those that were refused, lost or missing come first",
+    "further sites are counted; the report has all",
+)
+SUMMARY_VALUES: Final = Limit(
+    _PEOPLE,
+    "metrics and logged keys in the table at the end of a run",
+    24,
+    "names",
+    "a screen; what most sites sent comes first, so that one site's many names displace none",
+    "further names are counted; the report has more",
+)
+REPORT_NAMES: Final = Limit(
+    _PEOPLE,
+    "metrics, and as many logged keys, with a chart and a column in the report",
+    32,
+    "names",
+    "each is a chart of every site and round: the page stays quick, and a few MiB",
+    "further names are counted; history.jsonl and metrics.jsonl have all",
+)
+
+
 def table() -> tuple[Limit, ...]:
     """Every limit of this module, in the order of its definition."""
     return tuple(value for value in globals().values() if isinstance(value, Limit))

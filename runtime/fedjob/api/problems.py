@@ -95,12 +95,18 @@ def from_validation(error: ValidationError, source: str, spots: Mapping[FieldPat
 
     spots: where the values of the document stand, as far as that is known.
     """
-    found = [details for details in error.errors(include_url=False) if details["type"] != CONSEQUENCE]
+    found = [details for details in error.errors(include_url=False) if not _follows(details)]
     if any(_rank(details) == WRONG_KIND for details in found):  # its other fields are none of our business
         found = [details for details in found if _rank(details) == WRONG_KIND]
     found.sort(key=lambda details: (_rank(details), _line_of(details["loc"], spots) or 0))
     told = [problem for details in found[:MAX_PROBLEMS] for problem in _problems(details, spots)]
     return JobFileError(source, told[:MAX_PROBLEMS], len(found[MAX_PROBLEMS:]) + len(told[MAX_PROBLEMS:]))
+
+
+def _follows(details: ErrorDetails) -> bool:
+    """Whether this only follows from a problem that is reported by itself: a list is long enough but for its invalid entries."""
+    long_enough = details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
+    return details["type"] == CONSEQUENCE or long_enough
 
 
 def _rank(details: ErrorDetails) -> int:

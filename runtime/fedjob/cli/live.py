@@ -18,8 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedjob.cli.summary import Summary
 from fedjob.outcome import read_outcome
-from fedjob.quantities import bytes_text, count_text, metric_text, plural, rate_text, seconds_text
+from fedjob.quantities import bytes_text, count_text, metric_text, name_text, plural, rate_text, seconds_text
 from fedjob.records import SiteState, SiteStatus, Status
 from fedjob.screen import Harmless
 from fedjob.screen import console as filtered
@@ -112,7 +113,9 @@ def _watch_terminal(latest: Latest, stop: threading.Event, console: Console) -> 
                 recent.append(current)
             while recent and recent[-1].updated_at - recent[0].updated_at > _RATE_WINDOW_SECONDS:
                 recent.popleft()
-            view.update(Harmless(render(recent, now=time.time(), height=console.height)), refresh=True)
+            view.update(
+                Harmless(render(recent, now=time.time(), height=console.height, width=console.width)), refresh=True
+            )
             if stopped or (recent and recent[-1].ended):
                 return recent[-1] if recent else None
             stopped = stop.wait(_REFRESH_SECONDS)
@@ -211,16 +214,16 @@ def _present(status: Status) -> int:
 
 
 def _first(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
-    return list(metrics.items())[:_METRICS_IN_HEAD]
+    return [(name_text(name), value) for name, value in list(metrics.items())[:_METRICS_IN_HEAD]]
 
 
 # ---------------------------------------------------------------- the view in a terminal
 
 
-def render(recent: Sequence[Status], *, now: float, height: int = 40) -> RenderableType:
+def render(recent: Sequence[Status], *, now: float, height: int = 40, width: int = 80) -> RenderableType:
     """The view of the newest of `recent`, whose oldest gives the transfer rates.
 
-    now: seconds since the epoch. height: of the terminal, in lines; sites that do not fit are summed up.
+    now: seconds since the epoch. height, width: of the terminal, in lines and cells; sites that do not fit are summed up.
     """
     if not recent:
         return Text("Waiting for the server to start …", style="dim")
@@ -228,7 +231,7 @@ def render(recent: Sequence[Status], *, now: float, height: int = 40) -> Rendera
     parts: list[RenderableType] = [_headline(status, now), _round_bar(status), _facts(recent)]
     if status.sites:
         in_full = len(status.sites) <= min(_SITES_IN_FULL, max(height - 5 - _NOTES, 1))
-        parts += [Text(""), *([_site_table(status.sites)] if in_full else _summary(status, height))]
+        parts += [Text(""), *([_site_table(status.sites, width)] if in_full else _summary(status, height, width))]
         if notes := _notes(status.sites)[:_NOTES]:
             parts += [Text(""), *notes]
     return Group(*parts)
@@ -279,6 +282,8 @@ def _facts(recent: Sequence[Status]) -> RenderableType:
     line = Text()
     for name, value in _first(status.metrics):
         line.append(f"{name} ", style="dim").append(metric_text(value), style="bold").append("  ")
+    if (more := len(status.metrics) + status.metrics_left_out - _METRICS_IN_HEAD) > 0:
+        line.append(f"and {more} more  ", style="dim")
     elapsed = status.updated_at - oldest.updated_at
     for name, count, before in (
         ("in", status.bytes.in_, oldest.bytes.in_),
@@ -292,26 +297,30 @@ def _facts(recent: Sequence[Status]) -> RenderableType:
     return line
 
 
-def _site_table(sites: Sequence[SiteStatus]) -> Table:
-    """One row per site; columns that no site has anything for are left out."""
+def _site_table(sites: Sequence[SiteStatus], width: int) -> Table:
+    """One row per site; a column that no site has anything for, or that `width` has no room for, is left out."""
     metric = next((name for site in sites for name in site.metrics), None)
-    restarts = any(site.restarts for site in sites)
+    longest = 24 if width >= 84 else 17
+    room = width - longest - 29  # state and transfer
+    wanted = {"restarts": any(site.restarts for site in sites), "examples": True, "metric": metric is not None}
+    for name, needed in (("restarts", 10), ("examples", 10), ("metric", 14)):
+        wanted[name] = wanted[name] and room >= needed
+        room -= needed * wanted[name]
     table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
-    table.add_column("site", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("site", no_wrap=True)
     table.add_column("state", no_wrap=True, min_width=11)
     table.add_column("transfer", no_wrap=True, min_width=14)
-    table.add_column("examples", justify="right", no_wrap=True)
-    if metric is not None:
-        table.add_column(Text(metric), justify="right", no_wrap=True, overflow="ellipsis", max_width=12)
-    if restarts:
-        table.add_column("restarts", justify="right", no_wrap=True)
+    headers = {"examples": "examples", "metric": name_text(metric or "", 12), "restarts": "restarts"}
+    shown = [name for name in headers if wanted[name]]
+    for name in shown:
+        table.add_column(Text(headers[name]), justify="right", no_wrap=True)
     for site in sites:
-        cells: list[RenderableType] = [Text(site.name), _state(site), _transfer(site)]
-        cells.append(count_text(site.examples) if site.examples else "")
-        if metric is not None:
-            cells.append(metric_text(site.metrics[metric]) if metric in site.metrics else "")
-        if restarts:
-            cells.append(Text(str(site.restarts), style="yellow") if site.restarts else "")
+        facts: dict[str, RenderableType] = {
+            "examples": count_text(site.examples) if site.examples else "",
+            "metric": metric_text(site.metrics[metric]) if metric is not None and metric in site.metrics else "",
+            "restarts": Text(str(site.restarts), style="yellow") if site.restarts else "",
+        }
+        cells = [Text(name_text(site.name, longest)), _state(site), _transfer(site), *(facts[name] for name in shown)]
         table.add_row(*cells)
     return table
 
@@ -336,7 +345,7 @@ def _transfer(site: SiteStatus) -> RenderableType:
     return row
 
 
-def _summary(status: Status, height: int) -> list[RenderableType]:
+def _summary(status: Status, height: int, width: int) -> list[RenderableType]:
     """Many sites: how many do what, the sum of their transfers, and by name only those that need a look."""
     counts = Counter(site.state for site in status.sites)
     shares = [Text(f"{len(status.sites)} sites")]
@@ -353,7 +362,7 @@ def _summary(status: Status, height: int) -> list[RenderableType]:
     troubled.sort(key=lambda site: _urgency(site.state))
     room = max(height - 9 - _NOTES, 3)
     if troubled:
-        parts += [Text(""), _site_table(troubled[:room])]
+        parts += [Text(""), _site_table(troubled[:room], width)]
     if len(troubled) > room:
         parts.append(Text(f"and {len(troubled) - room} more", style="dim"))
     return parts
@@ -366,33 +375,13 @@ def _urgency(state: SiteState) -> int:
 # ---------------------------------------------------------------- the table at the end
 
 
-def final_table(run_folder: Path) -> Table:
+def final_table(run_folder: Path) -> RenderableType:
     """What came of a run: a row per site and a last row "global"; a column per metric and per logged value.
 
-    A site's metrics are its scores of the newest global model that it scored; the caption says which model that is.
+    A site's metrics are its scores of the newest global model that it scored; a note says which model that is.
     Raises ValueError, naming the file, if a file of the run folder is broken.
     """
-    outcome = read_outcome(run_folder)
-    metrics, keys = outcome.metric_names, outcome.logged_keys
-    table = Table(title=Text(outcome.status.job.name), title_justify="left", header_style="bold", show_footer=False)
-    table.add_column("site")
-    logged = [f"{key} (logged)" if key in metrics else key for key in keys]
-    for name in ("examples", "rounds", *metrics, *logged):
-        table.add_column(Text(name), justify="right")
-    for site in outcome.sites:
-        cells = [count_text(site.examples), f"{site.contributed}/{len(outcome.rounds)}"]
-        cells += [_cell(site.metrics, name) for name in metrics] + [_cell(site.logged, key) for key in keys]
-        table.add_row(Text(site.name), *cells)
-    table.add_section()
-    examples = count_text(sum(site.examples for site in outcome.sites))
-    cells = [examples, f"{len(outcome.rounds)}/{outcome.total_rounds}"]
-    cells += [_cell(outcome.metrics, name) for name in metrics] + [""] * len(keys)
-    table.add_row("global", *cells, style="bold")
-    if metrics:
-        older = f" {_some(outcome.older_scores)} missed it: scores of an older one." if outcome.older_scores else ""
-        table.caption = Text(f"Metrics score {outcome.scored_model}.{older}")
-        table.caption_justify = "left"
-    return table
+    return Summary(read_outcome(run_folder))
 
 
 def saving_text(run_folder: Path) -> str:
@@ -406,7 +395,3 @@ def saving_text(run_folder: Path) -> str:
     return (
         f"{bytes_text(travel.moved)}, {bytes_text(travel.whole)} without {names} ({100 * travel.share:.3g} %): {saved}"
     )
-
-
-def _cell(values: Mapping[str, float], name: str) -> str:
-    return metric_text(values[name]) if name in values else ""

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ..api import FederatedJob, JobFileError, cluster_only, json_schema, load
+from ..api import FederatedJob, JobFileError, cluster_only, json_schema, load, reason
 from ..cluster import commands as cluster_commands
 from ..cluster import options as cluster_options
 from ..errors import FedJobError
@@ -73,8 +73,7 @@ def run(
             this = local.Run(parsed, folder.resolve(), job.resolve().parent, where, metrics)
     except FedJobError as e:
         _refuse(str(e))
-    if unused := cluster_only(parsed):
-        _say(f"no effect on one machine: {', '.join(unused)}")
+    _note_unused(parsed)
     raise typer.Exit(_run(this, resume, _again(job, runs, data or [], metrics)))
 
 
@@ -176,7 +175,17 @@ def validate(job: JobFile) -> None:
     Example: `fedjob validate job.yaml`
     """
     parsed = _load(job)
+    _note_unused(parsed)
     say(f"{job}: {parsed.metadata.name}: {len(parsed.spec.sites)} sites, {parsed.spec.workflow.rounds} rounds, valid")
+
+
+def _note_unused(job: FederatedJob) -> None:
+    """A line for each reason why fields have no effect here."""
+    fields: dict[str, list[str]] = {}
+    for path in cluster_only(job):
+        fields.setdefault(reason(path), []).append(path)
+    for why, paths in fields.items():
+        _say(f"no effect on one machine: {', '.join(paths)} ({why})")
 
 
 @app.command(epilog=EXIT_CODES)

@@ -52,13 +52,16 @@ def manifest(
     Example: `fedjob manifest job.yaml > cluster.yaml`, then `kubectl apply -n team-a -f cluster.yaml`
     """
     from ..api import JobFileError
-    from .submission import one_file
+    from .submission import needs_server_side, one_file
 
     source = _parsed(job, files)
     try:
-        emit(one_file(source, image))
+        document = one_file(source, image)
     except JobFileError as e:
         refuse(str(e))
+    emit(document)
+    if needs_server_side(document):
+        say(f"{job}: larger than the annotation of a plain `kubectl apply`: use kubectl apply --server-side", err=True)
 
 
 def submit(

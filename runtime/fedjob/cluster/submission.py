@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ..api import FederatedJob, load, validate
 from ..api.job import MAX_FILES_BYTES
@@ -14,6 +17,7 @@ from ..api.load import dumped
 from .failures import ClusterError
 
 _MAX_FILES = 64
+_ANNOTATION_BYTES = 262_144  # of all annotations of an object: the API server's bound
 _CODE = frozenset({".py", ".sh", ".json", ".yaml", ".yml", ".toml", ".ini", ".cfg"})  # and no table of patients
 _LEFT_OUT = frozenset({"__pycache__", "runs", "node_modules", "site-packages"})
 
@@ -71,6 +75,13 @@ def one_file(source: Source, image: str | None) -> str:
         document["spec"]["trainer"] = {"image": image, **_without(document["spec"]["trainer"], "image")}
         validate(document, str(source.path))
     return dumped(document)
+
+
+def needs_server_side(document: str) -> bool:
+    """Whether a plain `kubectl apply` of this YAML would be refused: it keeps the object as JSON in an annotation."""
+    text = json.dumps(yaml.safe_load(document), ensure_ascii=False, separators=(",", ":"))
+    escaped = sum(map(text.count, "<>&"))  # as Go writes them, in six bytes
+    return len(text.encode()) + 5 * escaped > _ANNOTATION_BYTES
 
 
 def left_behind(source: Source) -> str:

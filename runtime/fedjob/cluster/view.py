@@ -58,6 +58,11 @@ def obstacles(job: Raw) -> list[Obstacle]:
         if reason == "WaitingForSites" and not _ready(job):
             continue  # no site can be there before the server is
         found.append(Obstacle(kind, reason, one_line(condition.get("message") or ""), remedy(kind, reason)))
+    said = {obstacle.message for obstacle in found}
+    for told in _progress(job).get("conditions") or ():  # what its server says of itself
+        message = one_line(told.get("message") or "")
+        if message not in said and _progress(job).get("state") == "Running":
+            found.append(Obstacle(told["type"], told.get("reason") or "", message, ""))
     return found
 
 
