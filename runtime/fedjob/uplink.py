@@ -279,9 +279,9 @@ class Uplink:
                 continue  # renewed
             with self._changed:
                 self._line = queue.SimpleQueue()
-                for event in _rest(line):
-                    if event.HasField("value"):
-                        self._line.put(event)
+                for unsent in _rest(line):
+                    if unsent.HasField("value"):
+                        self._line.put(unsent)
             # Wakes at once when the process closes; the jitter keeps a thousand sites from coming back together.
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, backoff * random.uniform(0.5, 1.0))
