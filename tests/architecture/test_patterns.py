@@ -25,12 +25,19 @@ def computed_patterns(source: str) -> list[str]:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         is_re = isinstance(node.func.value, ast.Name) and node.func.value.id == "re"
-        constant = bool(node.args) and isinstance(node.args[0], ast.Constant)
+        constant = bool(node.args) and _is_constant(node.args[0])
         if is_re and node.func.attr in _COMPILES and not constant:
             found.append(f"line {node.lineno}: {ast.unparse(node)}")
         if node.func.attr in {"match", "full_match"} and not is_re and not _is_constant_regex(node.func.value):
             found.append(f"line {node.lineno}: {ast.unparse(node)}")
     return found
+
+
+def _is_constant(pattern: ast.expr) -> bool:
+    """Whether an expression stands in the source as a whole: a text, a constant of the module, or a text with such constants in it."""
+    if isinstance(pattern, ast.JoinedStr):
+        return all(_is_constant(v.value if isinstance(v, ast.FormattedValue) else v) for v in pattern.values)
+    return isinstance(pattern, ast.Constant) or _is_constant_regex(pattern)
 
 
 def _is_constant_regex(value: ast.expr) -> bool:
@@ -48,6 +55,7 @@ def test_no_pattern_from_outside_is_matched_by_backtracking(path: Path) -> None:
     [
         "import re\nre.fullmatch('.*'.join(parts), text)",
         "import re\nre.compile(pattern)",
+        "import re\nre.compile(f'{_PART}{pattern}')",
         "from re import compile",
         "import fnmatch",
         "from fnmatch import fnmatchcase",

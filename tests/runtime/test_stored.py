@@ -215,8 +215,12 @@ def test_a_file_over_a_spare_holds_nothing_of_it(tmp_path: Path, larger: bool) -
     assert list((tmp_path / "spare").iterdir()) == []
 
 
-def test_a_new_file_among_spares_is_its_owners_alone(tmp_path: Path) -> None:
-    write(tmp_path / "m", in_memory({"w": np.zeros(2)}), tmp_path / "spare")
+def test_who_may_read_a_new_file_among_spares_the_umask_says_too(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write(tmp_path / "m", in_memory({"w": np.zeros(2)}), tmp_path / "spare")
+    finally:
+        os.umask(before)
     assert (tmp_path / "m").stat().st_mode & 0o777 == 0o600
 
 

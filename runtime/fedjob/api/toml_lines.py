@@ -15,6 +15,9 @@ _PART = r"""[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*'"""
 _NAME = rf"(?:{_PART})(?:[ \t]*\.[ \t]*(?:{_PART}))*"
 _HEADER = re.compile(rf"[ \t]*(\[\[?)[ \t]*({_NAME})[ \t]*\]")
 _KEY = re.compile(rf"[ \t]*({_NAME})[ \t]*=")
+# The rest of a text of several lines up to its closing quotes, which one or two more may stand before.
+_REST_OF_BASIC = re.compile(r"""(?:[^\\]|\\.)*?"{3,5}""")
+_REST_OF_LITERAL = re.compile(r".*?'{3,5}")
 _SKIPPED = re.compile(r"""\"""|'''|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|#|[\[\]{}]""")
 
 
@@ -80,6 +83,6 @@ def _beginnings(text: str) -> Iterator[tuple[int, str]]:
 
 def _end(line: str, quote: str, start: int) -> int:
     """Behind the closing quotes of a text of several lines, -1 if they are not on this line."""
-    skip = r"(?:[^\\]|\\.)*?" if quote == '"""' else ".*?"
-    closed = re.compile(skip + quote + quote[0] + "{0,2}").match(line, start)
+    basic = quote == '"""'
+    closed = _REST_OF_BASIC.match(line, start) if basic else _REST_OF_LITERAL.match(line, start)
     return closed.end() if closed else -1
