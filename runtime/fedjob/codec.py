@@ -43,6 +43,7 @@ if sys.byteorder != "little":  # safetensors is little-endian; no big-endian mac
     raise ImportError("fedjob runs on little-endian machines only")
 
 
+MAX_HEADER_BYTES = limits.FILE_HEADER.value
 _WIDEN_ELEMENTS = 1 << 18  # scratch of 1 MiB: 7 GiB/s of bfloat16 (measured)
 _MARKS_A_TENSOR = (
     6  # brackets, and colons, that a header has for each tensor: 3 and 4 for what it is, the others for its place
@@ -133,7 +134,7 @@ class Layout:
         return {s.name: s for s in self.specs}
 
 
-def header_length(prefix: Bytes, most: int = limits.FILE_HEADER.value) -> int:
+def header_length(prefix: Bytes, most: int = MAX_HEADER_BYTES) -> int:
     """Bytes of prefix and header together, from a file's first 8 bytes. Raises CodecError if absurd, or above `most`."""
     if len(prefix) < 8:
         raise CodecError(f"not a tensor file: it ends after {len(prefix)} bytes")

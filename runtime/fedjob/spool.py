@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from . import chunks, disk
-from .api import limits
 from .chunks import CHUNK_BYTES, DIGEST_BYTES, Range, Table
-from .codec import Layout, header_length, parse
+from .codec import MAX_HEADER_BYTES, Layout, header_length, parse
 from .dtypes import FLOATS, ITEM_BYTES, numpy_dtype
 from .errors import CodecError, TransportError
 from .frames import Piece
@@ -41,7 +40,7 @@ class Spool:
         upload: str,
         parts: Sequence[tuple[str, int]],
         spares: Path | None = None,
-        header_bytes: int = limits.FILE_HEADER.value,
+        header_bytes: int = MAX_HEADER_BYTES,
     ) -> None:
         self.sizes = [size for _, size in parts]
         self.tables: list[Table] = []  # once it is open
