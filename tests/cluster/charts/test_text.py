@@ -14,11 +14,24 @@ import yaml
 from cluster.helm import ROOT, Helm
 
 PLAIN = "plainword"
-LABELS = ["007", "no", "on", "y", "true", "null", "1e3", "0x1f", "12345678", "0b1", "0o7"]  # a name may be each of them
-VALUES = [*LABELS, "1_000", "1.0", "2026-11-30", "1.5e9", "Yes", "NaN"]  # and a label's value these too
+MOST = 16  # labels and annotations that a policy takes
+LABELS = ["007", "no", "y", "null", "1e3", "0x1f", "12345678"]  # a name may be each of them
+VALUES = [
+    *LABELS,
+    "on",
+    "true",
+    "0b1",
+    "0o7",
+    "1_000",
+    "1.0",
+    "2026-11-30",
+    "1.5e9",
+    "Yes",
+    "NaN",
+]  # and a label's value these too
 TEXTS = [
-    *VALUES, "~", " a", "a ", "a: b", "- a", "# a", "a #b", "{{ .Values.replicas }}", "{a}", "[a", "&a", "*a", "!!int 1", "<<", "=",
-    "'", '"', "\\", "a\nb: c", "a\n\n", "\n---\na", "a\r\nb", "\ta", "%a", "@a", "`a", "| a", "é 𝄞 \u2028", "\x1b[2J", "$(HOME)", "$$(HOME)",
+    *VALUES, "~", " a", "a ", "a: b", "- a", "# a", "a #b", "{{ .Values.replicas }}", "{a}", "[a", "&a", "*a", "!!int 1", "=",
+    "'", '"', "\\", "a\nb: c", "a\n\n", "\n---\na", "a\r\nb", "\ta", "%a", "@a", "`a", "| a", "é 𝄞", "\x1b[2J", "$(HOME)", "$$(HOME)",
 ]  # fmt: skip
 
 
@@ -32,11 +45,16 @@ Reader.add_implicit_resolver(
     list("+-0123456789yYnN"),
 )
 
+for tag in ("value", "merge"):  # = and <<, which are text here
+    Reader.add_constructor(f"tag:yaml.org,2002:{tag}", yaml.SafeLoader.construct_yaml_str)
 
-def hub(name: str, value: str, text: str) -> dict[str, Any]:
-    """Values of the hub's chart: a name, a label's value and a text, everywhere where each may be."""
-    labels = {"a.example/b": value}
-    named = {"name": "X", "value": text}
+
+def hub(name: str, values: list[str], texts: list[str]) -> dict[str, Any]:
+    """Values of the hub's chart: a name, values of labels and texts, everywhere where each may be."""
+    labels = {f"a.example/l{i}": value for i, value in enumerate(values[:MOST])}
+    value, text = values[0], texts[0]
+    notes = {f"n{i}": text for i, text in enumerate(texts[:MOST])}
+    named = [{"name": f"X{i}", "value": text} for i, text in enumerate(texts)]
     peer = {"namespaceSelector": {"matchLabels": labels}, "podSelector": {"matchExpressions": [{"key": "k", "operator": "In", "values": [value]}]}}  # fmt: skip
     return {
         "commonLabels": labels,
@@ -44,14 +62,14 @@ def hub(name: str, value: str, text: str) -> dict[str, Any]:
         "runtimeImage": {"registry": name, "repository": name, "tag": name},
         "imagePullSecrets": [name],
         "rbac": {"namespaces": [name], "granted": [name]},
-        "serviceAccount": {"name": name, "annotations": {"note": text}},
+        "serviceAccount": {"name": name, "annotations": notes},
         "caBundle": {"configMap": name, "key": name},
         "server": {"storageClassName": name},
         "trustDomain": name,
-        "extraArgs": [f"--x={text}"],
-        "extraEnv": [named],
+        "extraArgs": [f"--x={text}" for text in texts],
+        "extraEnv": named,
         "podLabels": labels,
-        "podAnnotations": {"note": text},
+        "podAnnotations": notes,
         "nodeSelector": labels,
         "tolerations": [{"key": "a", "operator": "Equal", "value": value}],
         "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
@@ -60,46 +78,48 @@ def hub(name: str, value: str, text: str) -> dict[str, Any]:
                                        "labelSelector": {"matchLabels": labels}}],
         "priorityClassName": name,
         "podSecurityContext": {"seLinuxOptions": {"level": text}},
-        "jobs": {"podLabels": labels, "podAnnotations": {"note": text}, "env": [named]},
+        "jobs": {"podLabels": labels, "podAnnotations": notes, "env": named},
         "networkPolicy": {"dns": [peer], "extraEgress": [{"to": [peer], "ports": [{"port": 1, "protocol": "TCP"}]}]},
         "metrics": {
             "scrapeFrom": [name],
             "serviceMonitor": {"enabled": True, "labels": labels},
             "podMonitor": {"enabled": True, "labels": labels},
             "prometheusRule": {"enabled": True, "labels": labels},
-            "dashboard": {"enabled": True, "labels": labels, "annotations": {"note": text}},
+            "dashboard": {"enabled": True, "labels": labels, "annotations": notes},
         },
     }  # fmt: skip
 
 
-def site(name: str, value: str, text: str) -> dict[str, Any]:
+def site(name: str, values: list[str], texts: list[str]) -> dict[str, Any]:
     """Values of the site's chart, likewise."""
-    labels = {"a.example/b": value}
+    labels = {f"a.example/l{i}": value for i, value in enumerate(values[:MOST])}
+    value, text = values[0], texts[0]
+    notes = {f"n{i}": text for i, text in enumerate(texts[:MOST])}
     return {
         "commonLabels": labels,
         "site": {"name": name, "displayName": text},
         "hub": {"namespace": name, "register": True, "allowedNamespaces": [name]},
         "policy": {
             "floor": {"pod": {"priorityClassNames": [name], "queueNames": [name], "tolerations": [{"key": name, "value": value}]}},
-            "pods": {"runtimeClassName": name, "nodeSelector": labels, "labels": labels, "annotations": {"note": text}},
+            "pods": {"runtimeClassName": name, "nodeSelector": labels, "labels": labels, "annotations": notes},
             "metrics": {"scrapeFrom": [name]},
             "rules": [{"name": name, "from": {"hubs": [name], "namespaces": [name]}, "images": [{"repository": name}],
-                       "data": [name], "commands": [["python", f"x{text}"]]}],
+                       "data": [name], "commands": [["python", f"x{text}"] for text in texts]}],
         },
         "data": [{"name": name, "claim": name, "subPath": name}],
         "caBundle": {"configMap": name, "key": name},
         "claims": [{"name": name, "size": "1Gi", "volumeName": name, "storageClassName": name}],
-        "rbac": {"grant": True, "serviceAccount": name, "approvers": [{"kind": "Group", "name": f"x{text}"}]},
+        "rbac": {"grant": True, "serviceAccount": name, "approvers": [{"kind": "Group", "name": f"x{text}"} for text in texts]},
     }  # fmt: skip
 
 
 MAKERS = {"fedjob": hub, "fedjob-site": site}
 
 
-def rendered(helm: Helm, folder: Path, chart: str, name: str, value: str, text: str) -> list[Any]:
+def rendered(helm: Helm, folder: Path, chart: str, name: str, values: list[str], texts: list[str]) -> list[Any]:
     """The objects of a release that is called `name`, in a namespace of that name."""
     path = folder / "values.json"
-    path.write_text(json.dumps(MAKERS[chart](name, value, text)))
+    path.write_text(json.dumps(MAKERS[chart](name, values, texts), ensure_ascii=False))
     told = helm.run("template", name, str(ROOT / "charts" / chart), "-n", name, "-f", str(path))
     return [found for found in yaml.load_all(told, Reader) if found]
 
@@ -118,19 +138,22 @@ def put(tree: Any, given: dict[str, str]) -> Any:
 
 @pytest.mark.parametrize("chart", MAKERS)
 def test_names_and_labels_stay_text(helm: Helm, tmp_path: Path, chart: str) -> None:
-    plain = rendered(helm, tmp_path, chart, PLAIN, "othervalue", "a")
-    for index, value in enumerate(VALUES):
-        name = LABELS[index % len(LABELS)]
-        odd = rendered(helm, tmp_path, chart, name, value, "a")
-        assert odd == put(plain, {PLAIN: name, "othervalue": value}), (name, value)
+    words = [f"WORD{i}X" for i in range(len(VALUES))]
+    plain = rendered(helm, tmp_path, chart, PLAIN, words, ["a"])
+    for index, name in enumerate(LABELS):
+        values = [*VALUES[index:], *VALUES[:index]]
+        odd = rendered(helm, tmp_path, chart, name, values, ["a"])
+        assert odd == put(plain, {PLAIN: name, **dict(zip(words, values, strict=True))}), name
 
 
 @pytest.mark.parametrize("chart", MAKERS)
 def test_texts_arrive_byte_for_byte(helm: Helm, tmp_path: Path, chart: str) -> None:
-    plain = rendered(helm, tmp_path, chart, "a", "b", "QQ")
-    for text in TEXTS:
-        found = rendered(helm, tmp_path, chart, "a", "b", text)
-        assert read(found) == put(read(plain), {"QQ": text}), text
+    words = [f"WORD{i}X" for i in range(len(TEXTS))]
+    plain = read(rendered(helm, tmp_path, chart, "a", ["b"], words))
+    for first in range(0, len(TEXTS), MOST):
+        texts = [*TEXTS[first:], *TEXTS[:first]]
+        found = read(rendered(helm, tmp_path, chart, "a", ["b"], texts))
+        assert found == put(plain, dict(zip(words, texts, strict=True)))
 
 
 def read(objects: list[Any]) -> list[Any]:
