@@ -88,15 +88,15 @@ def _tried(module: str, tests: list[str], argued: list[dict[str, str]], sample: 
     names = [f"tests/{name}" for name in tests]
     (folder / "pyproject.toml").write_text(_WORKSPACE.format(path=module.replace(".", "/"), tests=json.dumps(names)))
     _forget(folder, [ROOT / name for name in names])
-    with (folder / "log").open("w") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", "mutants.engine", str(sample), str(seed)],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+    done = subprocess.run(
+        [sys.executable, "-m", "mutants.engine", str(sample), str(seed)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        stdout=subprocess.PIPE,  # a file could grow no more while a test plays a full disk
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    (folder / "log").write_bytes(done.stdout)
     if done.returncode:
         raise SystemExit(f"{module}: mutmut failed; see {folder / 'log'}")
     outcomes = json.loads((folder / "result.json").read_text())
