@@ -157,7 +157,7 @@ def test_a_record_is_written_whole_whatever_the_kernel_takes_at_once(
     assert told(Journal(tmp_path)) == EVENTS
 
 
-def test_a_journal_says_what_it_is_in_few_bytes_that_only_its_owner_reads(tmp_path: Path) -> None:
+def test_a_journal_says_what_it_is_in_few_bytes(tmp_path: Path) -> None:
     folder = tmp_path / "state" / "round-000000"
     journal = Journal(folder)
     assert journal.elapsed_seconds() < 1.0
@@ -168,7 +168,7 @@ def test_a_journal_says_what_it_is_in_few_bytes_that_only_its_owner_reads(tmp_pa
     assert re.fullmatch(r'[0-9a-f]{8} {"event":"opened","at":0\.\d{1,3},"version":1}', first)
     assert re.fullmatch(r'[0-9a-f]{8} {"event":"event","at":2\.\d{1,3},"a":\[1,"b"\]}', second)
     assert journal.folder == folder
-    assert (folder / "journal.jsonl").stat().st_mode & 0o777 == 0o600
+    assert (folder / "journal.jsonl").stat().st_mode & 0o111 == 0
     with pytest.raises(OSError, match="Bad file descriptor"):
         journal.append("event")
 
