@@ -232,3 +232,13 @@ def test_a_fingerprint_is_of_the_sha256(authority: pki.Authority) -> None:
     found = pki.fingerprint(authority.current.certificate)
     assert authority.current.certificate.fingerprint(hashes.SHA256()).hex().startswith(found)
     assert len(found) >= 32
+
+
+def test_an_authority_in_the_middle_of_a_rotation_survives_its_secret(authority: pki.Authority) -> None:
+    introduced = pki.introduce(authority, NOW, WEEK)
+    for made in (introduced, pki.sign(introduced)):
+        again = pki.from_secret(pki.to_secret(made, "system"), "fedjob.local")
+        assert (again.trust, again.trust_domain) == (made.trust, "fedjob.local")
+        assert (again.next is None, again.previous is None) == (made.next is None, made.previous is None)
+        if made.next is not None and again.next is not None:
+            assert (again.next.pem, again.next.key_pem) == (made.next.pem, made.next.key_pem)
