@@ -38,6 +38,10 @@ TEXTS = [
 class Reader(yaml.SafeLoader):
     """YAML as Kubernetes reads it: 1e3, y and 0o7 are no text either."""
 
+    def text(self, node: yaml.ScalarNode) -> str:
+        """A scalar as it stands."""
+        return str(self.construct_scalar(node))
+
 
 Reader.add_implicit_resolver(
     "tag:yaml.org,2002:null",
@@ -46,7 +50,7 @@ Reader.add_implicit_resolver(
 )
 
 for tag in ("value", "merge"):  # = and <<, which are text here
-    Reader.add_constructor(f"tag:yaml.org,2002:{tag}", yaml.SafeLoader.construct_yaml_str)
+    Reader.add_constructor(f"tag:yaml.org,2002:{tag}", Reader.text)
 
 
 def hub(name: str, values: list[str], texts: list[str]) -> dict[str, Any]:
