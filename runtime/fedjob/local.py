@@ -262,7 +262,7 @@ def _fill(run: Run, folders: list[Path]) -> None:
         for folder in folders:
             site_folder.fill_with_texts(folder, texts)
         return
-    what = site_folder.beside(run.source, run.folder)
+    what = site_folder.beside(run.source, run.folder, run.keys)
     for folder in folders:
         site_folder.fill(folder, what)
     if shared := what.shared:

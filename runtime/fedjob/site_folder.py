@@ -33,12 +33,13 @@ class Beside:
         return [str(p) for p in self.links if not p.name.startswith(".") and not (self.source / p).is_symlink()]
 
 
-def beside(source: Path, run: Path) -> Beside:
+def beside(source: Path, *apart: Path) -> Beside:
     """What the sites of a run get from the folder `source`: the smallest first, as long as there is room. Raises OSError.
 
-    run: its folder. Whatever holds it, such as runs/, is left out.
+    apart: the run's folder and that of its keys. Whatever holds one, such as runs/ or a TMPDIR, is left out.
     """
-    entries = [p for p in source.iterdir() if p.name != _CACHE and p.resolve() not in (run, *run.parents)]
+    left_out = {each for folder in apart for each in (folder.resolve(), *folder.resolve().parents)}
+    entries = [p for p in source.iterdir() if p.name != _CACHE and p.resolve() not in left_out]
     measured = sorted((*_measure(p), p.name, p) for p in entries if not _is_link(p))
     folders: list[Path] = []
     copies: list[Path] = []

@@ -62,6 +62,11 @@ def test_the_runs_themselves_are_left_out_also_through_a_link(tmp_path: Path) ->
     assert [p.name for p in folder.iterdir()] == ["train.py"]
 
 
+def test_keys_in_a_tmpdir_beside_the_job_file_are_left_out(tmp_path: Path) -> None:
+    job = made(tmp_path, {"train.py": 1, "tmp/fedjob-x/a/tls.key": 5})
+    assert beside(job, job / "runs" / "x-01", job / "tmp" / "fedjob-x").copies == (Path("train.py"),)
+
+
 def test_a_resumed_run_gets_what_is_newer_and_keeps_what_the_script_wrote(tmp_path: Path) -> None:
     job = made(tmp_path, {"train.py": 1, "best.pth": 1})
     folder = filled(job, "a")
