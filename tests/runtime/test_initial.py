@@ -105,5 +105,5 @@ def test_the_command_says_what_is_wrong_and_writes_nothing(tmp_path: Path) -> No
     (tmp_path / "train.py").write_text("weights = {'w': object()}\n")
     done = run(tmp_path, "train:weights")
     assert done.returncode == 2
-    assert done.stderr.startswith("w: a object cannot travel")
+    assert done.stderr.startswith("w: an object cannot travel")
     assert not (tmp_path / "out.safetensors").exists()

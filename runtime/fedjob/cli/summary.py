@@ -78,7 +78,9 @@ def _laid_out(outcome: Outcome, width: int) -> tuple[list[Table], int]:
     most = len(columns) - values + SUMMARY_VALUES.value
     upright, turned = _beside(names, columns[:most], width), _beside(*_turned(names, columns[:most]), width)
     if len(upright) == 1 or _height(upright) <= _height(turned):
-        fitting = upright[: max(_LINES // _height(upright[:1]), 1)]
+        fitting = upright[
+            : max(_LINES // _height(upright[:1]), 2)
+        ]  # the second has a metric, where the first has no room
         left = len(columns) - sum(len(part) - 1 for part in fitting)
     else:
         fitting, left = turned, len(columns[most:])
