@@ -82,13 +82,16 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def check_header(header: Header, expected_type: str, base: str) -> Refusal | None:
+def check_header(header: Header, expected_type: str, base: str, max_examples: int) -> Refusal | None:
     """Checks that need no tensors, made before they travel.
 
-    expected_type: the job's FULL or DIFF. base: digest of the model that was sent out.
+    expected_type: the job's FULL or DIFF. base: digest of the model that was sent out. max_examples: that may be stated.
     """
     if not usable_weight(header.num_examples):
         return Refusal("BadWeight", f"num_examples is {header.num_examples}, allowed: a finite number above 0")
+    if header.num_examples > max_examples:
+        allowed = f"allowed: at most {max_examples} (spec.workflow.maxExamples)"
+        return Refusal("BadWeight", f"num_examples is {header.num_examples}, {allowed}")
     if header.params_type != expected_type:
         return Refusal(
             "WrongParamsType",

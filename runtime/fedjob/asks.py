@@ -90,7 +90,7 @@ class Open:
         base = self.parts["params"].digest if "params" in self.parts else ""
         announced = [(p.name, p.size) for p in announce.parts]
         return (
-            check_header(header, expected, base)
+            check_header(header, expected, base, limits.max_examples)
             or check_announced(self.ask[0], announce.upload, announced, largest, limits.max_bytes)
             or header
         )

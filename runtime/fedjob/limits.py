@@ -13,6 +13,7 @@ class Limits:
     """Times are seconds of running time.
 
     params_type: what sites answer with, FULL or DIFF. wire_dtype: see `narrow.wire_dtype`. max_bytes: of one sending.
+    max_examples: that one answer may state.
     """
 
     round_seconds: float
@@ -23,3 +24,4 @@ class Limits:
     params_type: str = ParamsType.FULL
     wire_dtype: str = KEEP
     max_bytes: int = 1 << 62
+    max_examples: int = 1 << 53

@@ -164,6 +164,7 @@ def _session(config: ServerConfig) -> Session:
         params_type=ParamsType.DIFF if spec.model.exchange.params == "Diff" else ParamsType.FULL,
         wire_dtype=spec.model.exchange.dtype,
         max_bytes=spec.model.exchange.max_size,
+        max_examples=spec.workflow.max_examples,
     )
     return Session(
         [s.name for s in spec.sites], frozenset(spec.required_sites), limits, config.state, attempt=config.attempt

@@ -177,7 +177,8 @@ class InMemory:
         params_type = ParamsType.DIFF if "params" in parts and w.exchange.params == "Diff" else ParamsType.FULL
         base = opened.parts["params"].digest
         header = Header(back.num_examples, values.scores(back.metrics), values.notes(back.meta), params_type, base)
-        if problem := check_header(header, params_type, base) or opened.check_answer(header, parts, {}):
+        most = self._workflow.max_examples
+        if problem := check_header(header, params_type, base, most) or opened.check_answer(header, parts, {}):
             w.out.setdefault(key, {})[site] = problem
             return False
         w.answers[key, site] = opened.take(site, "", header, parts, SiteRound())

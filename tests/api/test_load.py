@@ -166,7 +166,7 @@ def test_a_job_written_out_reads_back_as_the_same_job() -> None:
             "{rounds: 10}",
             "",
             "job.yaml:5: spec.workflow: got nothing, allowed: a mapping with the fields type, rounds, quorum, "
-            "clientsPerRound, close, roundTimeoutSeconds, seed, stopWhen, options",
+            "clientsPerRound, close, roundTimeoutSeconds, maxExamples, seed, stopWhen, options",
             id="an empty mapping",
         ),
         pytest.param(

@@ -261,3 +261,18 @@ def test_an_answer_larger_than_the_model_lets_expect_is_refused_before_it_is_giv
     good_round(good)
     mallory.uplink.close()
     assert hosted.wait() == 0
+
+
+def test_a_site_that_states_more_examples_than_the_job_allows_weighs_nothing(limited: Callable[..., Hosted]) -> None:
+    hosted = limited({}, workflow={"maxExamples": 1000})
+    good, mallory = hosted.puppet("good"), hosted.puppet("mallory")
+    assert good.offer(ZEROS).accepted
+    verdict = mallory.answer(mallory.task("Train"), FLModel(params={"w": ZEROS["w"] + 9}), num_examples=1e300)
+    assert (verdict.reason, verdict.message) == (
+        "BadWeight",
+        "num_examples is 1e+300, allowed: at most 1000 (spec.workflow.maxExamples)",
+    )
+    task = good.task("Train")
+    assert good.answer(task, FLModel(params={"w": ZEROS["w"] + 1}), num_examples=1000).accepted
+    assert hosted.wait() == 0
+    assert np.frombuffer(hosted.model[-16:], np.float32).tolist() == [1.0] * 4

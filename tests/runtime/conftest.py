@@ -128,6 +128,7 @@ def run_over_wire(
         exchange.params.upper(),
         exchange.dtype,
         exchange.max_size,
+        workflow.max_examples,
     )
     session = Session(sorted(clients), frozenset(required), limits, folder)
     authority = identity.create_authority(UID, now=datetime.now(UTC), lifetime=timedelta(hours=1))

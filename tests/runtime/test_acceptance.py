@@ -54,6 +54,9 @@ def refused(kind: str = "Train", **parts: Any) -> Refusal | None:
         pytest.param(Header(num_examples=-3.0), "FULL", "BadWeight", "num_examples is -3.0", id="fewer than none"),
         pytest.param(Header(num_examples=math.nan), "FULL", "BadWeight", "num_examples is nan", id="not a number of them"),
         pytest.param(Header(num_examples=math.inf), "FULL", "BadWeight", "num_examples is inf", id="infinitely many"),
+        pytest.param(Header(num_examples=1000.5), "FULL", "BadWeight",
+                     "num_examples is 1000.5, allowed: at most 1000 (spec.workflow.maxExamples)", id="too many"),
+        pytest.param(Header(num_examples=1e300), "FULL", "BadWeight", "num_examples is 1e+300", id="far too many"),
         pytest.param(Header(), "DIFF", "WrongParamsType",
                      "the update is FULL, the job exchanges DIFF (spec.model.exchange.params)", id="weights for differences"),
         pytest.param(Header(params_type="DIFF", base=BASE), "FULL", "WrongParamsType",
@@ -67,7 +70,7 @@ def refused(kind: str = "Train", **parts: Any) -> Refusal | None:
 def test_a_header_is_refused_before_its_tensors_travel(
     header: Header, expected_type: str, reason: str, message: str
 ) -> None:
-    refusal = check_header(header, expected_type, BASE)
+    refusal = check_header(header, expected_type, BASE, 1000)
     assert refusal is not None
     assert refusal.reason == reason
     assert message in refusal.message
@@ -78,12 +81,13 @@ def test_a_header_is_refused_before_its_tensors_travel(
     [
         pytest.param(Header(), "FULL", id="weights, one example"),
         pytest.param(Header(num_examples=1e-9), "FULL", id="a small weight"),
+        pytest.param(Header(num_examples=1000.0), "FULL", id="as many examples as are allowed"),
         pytest.param(Header(base="other"), "FULL", id="weights do not depend on what was sent"),
         pytest.param(Header(params_type="DIFF", base=BASE), "DIFF", id="differences from the model that was sent"),
     ],
 )
 def test_a_good_header_is_accepted(header: Header, expected_type: str) -> None:
-    assert check_header(header, expected_type, BASE) is None
+    assert check_header(header, expected_type, BASE, 1000) is None
 
 
 @given(
@@ -148,7 +152,7 @@ JSON = st.recursive(
 @given(st.fixed_dictionaries(dict.fromkeys(GOOD, st.one_of(JSON, st.just({}), st.floats()))))
 def test_any_json_is_a_header_or_malformed_and_its_verdict_can_be_sent(data: dict[str, Any]) -> None:
     header = read_header(json.dumps(data))
-    refusal = header if isinstance(header, Refusal) else check_header(header, "DIFF", BASE)
+    refusal = header if isinstance(header, Refusal) else check_header(header, "DIFF", BASE, 1000)
     if refusal is not None:
         assert refusal.reason in ("Malformed", "BadWeight", "WrongParamsType", "StaleBase")
         assert Verdict(reason=refusal.reason, message=refusal.message).SerializeToString()

@@ -55,6 +55,13 @@ def test_uniform_weighting_ignores_the_numbers_of_examples(network: Network) -> 
     assert network(uniform, START, FOUR).file == testing.run(FedAvg(rounds=1), START, equal).file
 
 
+def test_a_site_that_states_more_examples_than_are_allowed_is_left_out(network: Network) -> None:
+    clients = {"good": client(0, examples=1000), "greedy": client(9, examples=1001)}
+    result = network(FedAvg(rounds=1, quorum=1, max_examples=1000), START, clients)
+    assert result.missing["Train", 0, 0]["greedy"].reason == "BadWeight"
+    assert result.file == network(FedAvg(rounds=1), START, {"good": clients["good"]}).file
+
+
 def test_one_client_gets_its_own_bytes_back(network: Network) -> None:
     result = network(FedAvg(rounds=1), START, {"only": client(7, examples=317)})
     expected = client(7)(FLModel(params=START)).params["w"]

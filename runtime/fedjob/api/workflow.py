@@ -62,6 +62,13 @@ class Workflow(Part):
         le=MAX_ROUND_SECONDS,
         description="Deadline of a round, in seconds. A site that answers later is left out of the round, not of the job.",
     )
+    max_examples: int = Field(
+        default=1_000_000_000,
+        ge=1,
+        le=2**53,
+        description="Largest num_examples that an answer may state: how much one site can weigh in the mean. A site that "
+        "states more is refused (BadWeight).",
+    )
     seed: int = Field(
         default=0,
         ge=0,
