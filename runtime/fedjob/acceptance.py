@@ -39,6 +39,7 @@ class Header:
 
     base: digest of the model that a DIFF was taken from. whole: bytes of all params that the script gave, in their own
     dtypes: what would have travelled if nothing were chosen; 0 if it is not said. It decides nothing.
+    left_out: metrics that came beside those that are kept.
     """
 
     num_examples: float = 1.0
@@ -47,6 +48,7 @@ class Header:
     params_type: str = ParamsType.FULL
     base: str = ""
     whole: int = 0
+    left_out: int = 0
 
     def to_json(self) -> str:
         """As it travels; NaN and infinity in JSON's usual extension."""
@@ -62,17 +64,29 @@ def read_header(text: str) -> Header | Refusal:
         if _depth(data) > limits.ANSWER_DEPTH.value:
             return Refusal("Malformed", f"metrics and meta are nested more than {limits.ANSWER_DEPTH.value} deep")
         json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could be neither shown nor sent on
+        metrics = _kept({k: _number(k, v) for k, v in data["metrics"].items()})
         header = Header(
             num_examples=_number("num_examples", data["num_examples"]),
-            metrics={one_line(str(k), limits.NAME.value): _number(k, v) for k, v in data["metrics"].items()},
+            metrics=metrics,
             meta=dict(data["meta"]),
             params_type=str(data["params_type"]),
             base=str(data["base"]),
             whole=min(max(int(data.get("whole", 0)), 0), 1 << 62),
+            left_out=len(data["metrics"]) - len(metrics),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         return Refusal("Malformed", f"the header of the answer cannot be read: {e!r}")
     return header
+
+
+def _kept(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The first metrics, in the order in which they were sent, under names that are shown. Of names that are shown alike, the first."""
+    kept: dict[str, float] = {}
+    for name, value in metrics.items():
+        if len(kept) == limits.ANSWER_METRICS.value:
+            break
+        kept.setdefault(one_line(name, limits.NAME.value), value)
+    return kept
 
 
 def _number(name: str, value: Any) -> float:
@@ -80,6 +94,17 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is no number")
     return float(value)
+
+
+def notice(header: Header) -> str:
+    """What a site is told of an answer that counts: "", or how much of it does not."""
+    if not header.left_out:
+        return ""
+    most, bytes_ = limits.ANSWER_METRICS.value, limits.NAME.value
+    return (
+        f"{header.left_out} of {header.left_out + len(header.metrics)} metrics are left out: allowed are {most}, "
+        f"whose names differ in their first {bytes_} bytes"
+    )
 
 
 def check_header(header: Header, expected_type: str, base: str, max_examples: int) -> Refusal | None:

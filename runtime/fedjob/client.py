@@ -59,7 +59,10 @@ _TASK_NAMES = {"Train": "train", "Evaluate": "validate"}  # as scripts written f
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of an answer. reason: "" or the name of a refusal, e.g. PastRound, NotFinite; message: a sentence."""
+    """What became of an answer. reason: "" or the name of a refusal, e.g. PastRound, NotFinite.
+
+    message: a sentence; of an answer that was accepted, what of it was left out.
+    """
 
     accepted: bool
     reason: str = ""
@@ -398,6 +401,8 @@ def _put_aside(s: _Session, receipt: Receipt) -> Receipt:
         s.uplink.tally.judged(receipt.accepted, receipt.reason)
     if not receipt.accepted:
         _log.warning("answer not accepted: %s: %s", receipt.reason, receipt.message)
+    elif receipt.message and not receipt.reason:
+        _log.warning("answer accepted; %s", receipt.message)
     s.task = s.model = None
     return receipt
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import disk
 from . import wire_pb2 as wire
-from .acceptance import Refusal
+from .acceptance import Refusal, notice
 from .asks import Ask, Open, Upload
 from .errors import TransportError
 from .ledger import Ledger
@@ -218,7 +218,7 @@ class Reception:
                     upload.spool.discard()
                     return self._out(opened, site, "Refused", judged)
                 self._accepted(opened, upload, judged)
-            return wire.Verdict(accepted=True)
+            return wire.Verdict(accepted=True, message=notice(upload.header))
         finally:
             with self._ledger.changed:
                 self._ledger.judged.discard(site)
@@ -241,6 +241,8 @@ class Reception:
             header=upload.header.__dict__,
             parts={name: facts(part) for name, part in parts.items()},
         )
+        if told := notice(upload.header):
+            log.warning("%s: %s", upload.site, told, extra={"site": upload.site})
         site = self._ledger.sites[upload.site]
         if opened.ask[0] == "Train":  # the weight of its update; other answers weigh nothing
             site.examples = upload.header.num_examples

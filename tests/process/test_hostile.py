@@ -276,3 +276,21 @@ def test_a_site_that_states_more_examples_than_the_job_allows_weighs_nothing(lim
     assert good.answer(task, FLModel(params={"w": ZEROS["w"] + 1}), num_examples=1000).accepted
     assert hosted.wait() == 0
     assert np.frombuffer(hosted.model[-16:], np.float32).tolist() == [1.0] * 4
+
+
+def test_a_thousand_metrics_are_cut_to_what_history_and_status_hold(limited: Callable[..., Hosted]) -> None:
+    """The answer counts all the same: a script that reports each class of a large problem is honest."""
+    hosted = limited({})
+    good, mallory = hosted.puppet("good"), hosted.puppet("mallory")
+    assert good.offer(ZEROS).accepted
+    metrics = {f"class-{i}": 0.5 for i in range(1000)}
+    verdict = mallory.answer(mallory.task("Train"), FLModel(params=ZEROS, metrics=metrics))
+    assert verdict.accepted
+    assert verdict.message.startswith("936 of 1000 metrics are left out")
+    good_round(good)
+    assert hosted.wait() == 0
+    (record,) = hosted.history
+    assert record.contributors == ("good", "mallory")
+    assert list(record.sites["mallory"].metrics) == list(metrics)[:64]
+    assert len(record.metrics) == 64
+    assert hosted.log("server").count("936 of 1000 metrics are left out") == 1

@@ -22,8 +22,10 @@ from fedjob.acceptance import (
     check_parts,
     largest_parts,
     mean_metrics,
+    notice,
     read_header,
 )
+from fedjob.api import limits
 from fedjob.model import ParamsType
 from fedjob.text import one_line
 from fedjob.trees import Computed, in_memory
@@ -101,8 +103,40 @@ def test_a_good_header_is_accepted(header: Header, expected_type: str) -> None:
     )
 )
 def test_a_header_comes_out_as_it_was_sent(header: Header) -> None:
-    named = {one_line(name): value for name, value in header.metrics.items()}
-    assert read_header(header.to_json()) == replace(header, metrics=named)
+    named: dict[str, float] = {}
+    for name, value in header.metrics.items():
+        named.setdefault(one_line(name), value)
+    left = len(header.metrics) - len(named)
+    assert read_header(header.to_json()) == replace(header, metrics=named, left_out=left)
+
+
+NAMES = st.one_of(
+    st.text(max_size=3), st.integers(0, 300).map("m{}".format), st.text(max_size=3).map(lambda t: "x" * 200 + t)
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(NAMES, st.floats(allow_nan=False), max_size=200))
+def test_the_first_metrics_are_kept_whatever_their_names_and_the_others_counted(metrics: dict[str, float]) -> None:
+    header = read_header(Header(metrics=metrics).to_json())
+    assert isinstance(header, Header)
+    assert len(header.metrics) <= limits.ANSWER_METRICS.value
+    assert len(header.metrics) + header.left_out == len(metrics)
+    assert all(len(name.encode()) <= limits.NAME.value for name in header.metrics)
+    shown = {one_line(name, limits.NAME.value) for name in metrics}
+    assert len(header.metrics) == min(len(shown), limits.ANSWER_METRICS.value)
+    for name, value in header.metrics.items():
+        assert value == next(v for k, v in metrics.items() if one_line(k, limits.NAME.value) == name)
+    assert bool(notice(header)) == bool(header.left_out)
+
+
+def test_what_is_left_out_is_said() -> None:
+    header = read_header(Header(metrics={f"m{i}": float(i) for i in range(1000)}).to_json())
+    assert isinstance(header, Header)
+    assert list(header.metrics) == [f"m{i}" for i in range(64)]
+    assert notice(header) == (
+        "936 of 1000 metrics are left out: allowed are 64, whose names differ in their first 128 bytes"
+    )
 
 
 GOOD = json.loads(Header().to_json())

@@ -145,6 +145,14 @@ ANSWER_DEPTH: Final = Limit(
     "far above what people write, far below the interpreter's stack",
     "the answer is refused as Malformed",
 )
+ANSWER_METRICS: Final = Limit(
+    _ANSWER,
+    "metrics of an answer",
+    64,
+    "names",
+    "each is a number of every site and round in history, status and report",
+    "the first ones count; the others are left out, and the site and the server's log are told how many",
+)
 ANSWER_PARTS: Final = Limit(
     _ANSWER,
     "parts that an answer announces",
