@@ -105,11 +105,6 @@ class Open:
     ) -> Refusal | None:
         """Why an answer that is here is refused. looked_at: as `acceptance.check_parts`."""
         problem = check_parts(self.ask[0], self.parts, parts, looked_at, header.params_type)
-        if self.ask[0] == "Offer" and (odd := looked_at.get("params")):
-            log.warning(
-                "the initial model holds NaN or infinity, which must come back as it is, in %s",
-                one_line(", ".join(odd), SENTENCE.value),
-            )
         if problem is not None or header.params_type != ParamsType.DIFF or "params" not in parts:
             return problem
         summed = self._trees(header, parts)["params"]
@@ -157,7 +152,16 @@ class Upload:
             parts = self.spool.seal(digests)
         except CodecError as e:
             return Refusal("Malformed", str(e))
-        return self.opened.check_answer(self.header, parts, self.spool.looked_at()) or parts
+        looked_at = self.spool.looked_at()
+        if refusal := self.opened.check_answer(self.header, parts, looked_at):
+            return refusal
+        if self.opened.ask[0] == "Offer" and (odd := looked_at.get("params")):
+            where = one_line(", ".join(odd), SENTENCE.value)
+            log.warning(
+                "the initial model holds NaN or infinity, which must come back as it is, in %s", where,
+                extra={"site": self.site},
+            )  # fmt: skip
+        return parts
 
 
 def sent_parts(task: Task, ask: Ask, folder: Path, limits: Limits, spares: Path | None = None) -> dict[str, Stored]:

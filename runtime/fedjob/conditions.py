@@ -27,13 +27,13 @@ class Conditions:
         with self._lock:
             if self._now.get(condition.type) != condition:
                 self._now[condition.type] = condition
-                log.warning("condition %s", condition.text)
+                log.warning("condition %s", condition.text, extra={"condition": condition.type})
 
     def clear(self, kind: str) -> None:
         """The condition of this type is over; nothing happens if there was none."""
         with self._lock:
             if self._now.pop(kind, None):
-                log.info("condition %s is over", kind)
+                log.info("condition %s is over", kind, extra={"condition": kind})
 
     def now(self) -> tuple[Condition, ...]:
         """Those that last, sorted by type."""

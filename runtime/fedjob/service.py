@@ -219,7 +219,7 @@ class JobService:
         try:
             site = admit(peer, self._uid, self._reception.clients, trust_domain=self._trust_domain).site
         except IdentityError as e:
-            log.warning("refused a call: %s", e)
+            log.warning("refused a call: %s", e, extra={"site": peer})
             raise Refused(str(e)) from None
         assert site is not None
         return site

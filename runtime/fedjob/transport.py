@@ -278,7 +278,7 @@ async def _answered(replies: AsyncIterator[Any], context: Any) -> AsyncIterator[
     except _Expired as e:
         why = f"the certificate of {_peer(context)} expired at {e}; come again with a renewed one"
         if e.begun:  # one that was not begun is tried again and again
-            log.warning("a call ends: %s", why)
+            log.warning("a call ends: %s", why, extra={"site": _peer(context)})
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
     except Refused as e:
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(e))

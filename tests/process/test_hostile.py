@@ -294,3 +294,30 @@ def test_a_thousand_metrics_are_cut_to_what_history_and_status_hold(limited: Cal
     assert list(record.sites["mallory"].metrics) == list(metrics)[:64]
     assert len(record.metrics) == 64
     assert hosted.log("server").count("936 of 1000 metrics are left out") == 1
+
+
+def test_a_flood_of_refused_calls_is_some_lines_of_the_log_and_a_count(limited: Callable[..., Hosted]) -> None:
+    hosted = limited({})
+    good, mallory = hosted.puppet("good"), hosted.puppet("mallory")
+    assert good.offer(ZEROS).accepted
+    late = mallory.task("Train")
+    late.key.kind, late.key.ask = "Offer", 7  # an ask that there is not
+
+    async def flood() -> None:
+        with aio(hosted, "mallory") as channel:
+            for number in range(4 * limits.SITE_LINES.value):
+                this = call(channel, "Submit")
+                await this.write(announcement(mallory, late, number))
+                assert wire.Reply.FromString(await this.read()).verdict.reason == "PastRound"
+                this.cancel()
+            await channel.close()
+
+    asyncio.run(flood())
+    lines = [line for line in hosted.log("server").splitlines() if "refused mallory" in line]
+    assert (
+        limits.SITE_LINES.value / 2 < len(lines) <= 2 * limits.SITE_LINES.value
+    )  # two spans of ten seconds, if it is slow
+    good_round(good)
+    mallory.uplink.close()
+    assert hosted.wait() == 0
+    assert " lines about mallory were left out within 10 s" in hosted.log("server")

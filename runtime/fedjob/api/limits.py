@@ -42,6 +42,14 @@ LOGGED_KEYS: Final = Limit(
     "each is a curve in the report",
     "values of further keys are dropped and counted in the server's log",
 )
+SITE_LINES: Final = Limit(
+    _SITE,
+    "lines of the server's log about a site, or about all strangers, per ten seconds",
+    50,
+    "lines",
+    "a site that starts, is refused and comes again has a handful; a flood would rotate away what others left there",
+    "further lines are left out; a line says how many, once the ten seconds are over",
+)
 FLUSH_SECONDS: Final = Limit(
     _SITE,
     "from the job's end until a site hangs up",
