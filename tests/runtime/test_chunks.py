@@ -62,9 +62,7 @@ FATES = st.sampled_from(["arrives", "arrives", "arrives", "doubled", "late", "da
     fates=st.lists(FATES, max_size=60),
     window=st.integers(1, 5),
 )
-def test_whatever_becomes_of_chunks_and_ends_the_bytes_arrive(
-    parts: list[bytes], fates: list[str], window: int
-) -> None:
+def test_whatever_becomes_of_countand_ends_the_bytes_arrive(parts: list[bytes], fates: list[str], window: int) -> None:
     """Chunks are doubled, reordered, damaged and lost, streams cut, the receiver's process replaced; then all goes well.
 
     A cut costs at most the window: that much may be on its way. Nothing else that was held is sent again.
@@ -198,3 +196,38 @@ def test_an_empty_object_is_complete_and_has_a_digest() -> None:
     assert Table(0).complete
     assert list(Table(0).lacks()) == []
     assert Table(0).object_digest() == object_digest(0, b"")
+
+
+def test_a_cut_costs_sixteen_countat_the_most() -> None:
+    """What a sender runs ahead is lost with its stream, and lies in memory at both ends."""
+    sending = Sending([100 * chunks.CHUNK_BYTES])
+    sending.want([Range(0, 0, 100 * chunks.CHUNK_BYTES)])
+    sent = 0
+    while isinstance(sending.next(), Range):
+        sent += 1
+    assert (sent, chunks.CHUNK_BYTES) == (16, 1 << 20)
+
+
+@given(st.lists(st.integers(-2, 10**9), max_size=20), st.integers(1, 5))
+def test_no_acknowledgement_of_what_was_not_sent_widens_the_window(acknowledgements: list[int], window: int) -> None:
+    """Nor does one that comes late, of less than was acknowledged before, narrow it."""
+    sending = Sending([1000], window, CHUNK)
+    sending.want([Range(0, 0, 1000)])
+    sent = told = 0
+    for count in acknowledgements:
+        sending.acknowledge(count)
+        told = max(told, min(count, sent))
+        while isinstance(sending.next(), Range):
+            sent += 1
+        assert sent == min(told + window, 250)
+
+
+def test_the_digests_are_those_that_files_of_older_versions_have() -> None:
+    """A state, a run that is resumed and a site that goes on with a download all compare them."""
+    data = bytes(range(256)) * 9000
+    table = Table(len(data))
+    for i in range(table.count):
+        table.put(i, digest(data[i * chunks.CHUNK_BYTES : (i + 1) * chunks.CHUNK_BYTES]))
+    assert digest(b"fedjob").hex() == "bb706e093a6a717ddf3f68e65d88936a"
+    assert object_digest(0, b"") == "71e0a99173564931c0b8acc52d2685a8e39c64dc52e3d02390fdac2a12b155cb"
+    assert table.object_digest() == "40cc422ceca9cdd6ed638accaa3c8f10810e2e82e538f87a1c19c91c1f0253da"
