@@ -208,15 +208,21 @@ def test_a_cut_costs_sixteen_countat_the_most() -> None:
     assert (sent, chunks.CHUNK_BYTES) == (16, 1 << 20)
 
 
-@given(st.lists(st.integers(-2, 10**9), max_size=20), st.integers(1, 5))
-def test_no_acknowledgement_of_what_was_not_sent_widens_the_window(acknowledgements: list[int], window: int) -> None:
+COUNT = st.one_of(st.integers(-2, 20), st.just(10**9))
+
+
+@given(st.lists(st.tuples(COUNT, COUNT), max_size=20), st.integers(1, 5))
+def test_no_acknowledgement_of_what_was_not_sent_widens_the_window(
+    acknowledgements: list[tuple[int, int]], window: int
+) -> None:
     """Nor does one that comes late, of less than was acknowledged before, narrow it."""
     sending = Sending([1000], window, CHUNK)
     sending.want([Range(0, 0, 1000)])
     sent = told = 0
-    for count in acknowledgements:
-        sending.acknowledge(count)
-        told = max(told, min(count, sent))
+    for counts in acknowledgements:
+        for count in counts:
+            sending.acknowledge(count)
+            told = max(told, min(count, sent))
         while isinstance(sending.next(), Range):
             sent += 1
         assert sent == min(told + window, 250)
