@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,38 @@ def test_silent_connections_are_bounded_and_lose_their_place(
     good = hosted.puppet("good")
     assert good.offer(ZEROS).accepted
     good_round(good)
+    assert hosted.wait() == 0
+
+
+def test_connections_of_one_site_hurt_none_that_is_open_and_lose_their_place(
+    limited: Callable[..., Hosted], until: Callable[..., Any]
+) -> None:
+    """There is one bound for all, as docs/security.md says: a site that comes meanwhile waits until they are idle too long."""
+    hosted = limited({"CONNECTIONS": 30, "IDLE_SECONDS": 1, "HANDSHAKE_SECONDS": 1}, sites=["good", "late", MALLORY])
+    good = hosted.puppet("good")
+    assert good.offer(ZEROS).accepted
+    task, before = good.task("Train"), descriptors(hosted)
+    host, _, port = hosted.settings("good").server.rpartition(":")
+    folder = hosted.settings("mallory").tls
+    tls = ssl.create_default_context(cafile=folder / identity.CA_FILE)
+    tls.load_cert_chain(folder / identity.CERT_FILE, folder / identity.KEY_FILE)
+    tls.set_alpn_protocols(["h2"])
+    held: list[socket.socket] = []
+    try:
+        with contextlib.suppress(OSError):  # until the server takes no further one
+            for _ in range(100):
+                held.append(socket.create_connection((host.strip("[]"), int(port))))
+                held[-1] = tls.wrap_socket(held[-1], server_hostname=hosted.settings("mallory").server_name)
+        assert before + 20 <= descriptors(hosted) <= before + 35
+        good.fetch(task)
+        assert good.answer(task, FLModel(params=ZEROS)).accepted
+        late = hosted.puppet("late")
+        good_round(late)
+    finally:
+        for each in held:
+            each.close()
+    mallory = hosted.puppet("mallory")
+    good_round(mallory)
     assert hosted.wait() == 0
 
 
