@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
 
 ZEROS = {"w": np.zeros(4, np.float32)}
 MALLORY = {"name": "mallory"}
-RESETTABLE = ("FIRST_MESSAGE_SECONDS", "HANDSHAKE_SECONDS", "IDLE_SECONDS", "STALL_SECONDS", "CONNECTIONS")
+RESETTABLE = (
+    "FIRST_MESSAGE_SECONDS",
+    "HANDSHAKE_SECONDS",
+    "IDLE_SECONDS",
+    "STALL_SECONDS",
+    "CONNECTIONS",
+    "SITE_LINES",
+)
 
 # Loaded by the server's Python before anything else: a limit of many seconds is waited for in one.
 SHORTENED = """
@@ -330,7 +338,8 @@ def test_a_thousand_metrics_are_cut_to_what_history_and_status_hold(limited: Cal
 
 
 def test_a_flood_of_refused_calls_is_some_lines_of_the_log_and_a_count(limited: Callable[..., Hosted]) -> None:
-    hosted = limited({})
+    calls = 100
+    hosted = limited({"SITE_LINES": 3})
     good, mallory = hosted.puppet("good"), hosted.puppet("mallory")
     assert good.offer(ZEROS).accepted
     late = mallory.task("Train")
@@ -338,7 +347,7 @@ def test_a_flood_of_refused_calls_is_some_lines_of_the_log_and_a_count(limited: 
 
     async def flood() -> None:
         with aio(hosted, "mallory") as channel:
-            for number in range(4 * limits.SITE_LINES.value):
+            for number in range(calls):
                 this = call(channel, "Submit")
                 await this.write(announcement(mallory, late, number))
                 assert wire.Reply.FromString(await this.read()).verdict.reason == "PastRound"
@@ -346,11 +355,10 @@ def test_a_flood_of_refused_calls_is_some_lines_of_the_log_and_a_count(limited: 
             await channel.close()
 
     asyncio.run(flood())
-    lines = [line for line in hosted.log("server").splitlines() if "refused mallory" in line]
-    assert (
-        limits.SITE_LINES.value / 2 < len(lines) <= 2 * limits.SITE_LINES.value
-    )  # two spans of ten seconds, if it is slow
     good_round(good)
     mallory.uplink.close()
     assert hosted.wait() == 0
-    assert " lines about mallory were left out within 10 s" in hosted.log("server")
+    shown = hosted.log("server").count("refused mallory")
+    left = re.findall(r"(\d+) lines about mallory were left out within 10 s", hosted.log("server"))
+    assert shown < calls / 2
+    assert shown + sum(map(int, left)) >= calls
