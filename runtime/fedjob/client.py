@@ -127,21 +127,29 @@ def init(
     if _session is not None:
         _log.warning("fedjob.init() was called before; the session goes on")
         return Context()
-    from .config import enter_session, read_ranks, read_site
+    from .config import enter_session, leave_session, read_ranks, read_site
 
     config, ranks = read_site(config_file), read_ranks(rank)
     enter_session()
+    try:
+        _session = _joined(config, ranks, model)
+    except BaseException:  # what a script that goes on starts must not take it for one that is in the job
+        leave_session()
+        raise
+    _report_exceptions()
+    first_process.heed_termination()
+    atexit.register(_leave)
+    return Context()
+
+
+def _joined(config: SiteConfig, ranks: Ranks, model: Any) -> _Session:
     gang = None
     if ranks.world_size > 1:
         from .gang import Gang
 
         gang = Gang(ranks)
     uplink, renewal = _connect(config) if ranks.rank == 0 else (None, None)
-    _session = _Session(config, ranks, uplink, renewal, gang, offered=model)
-    _report_exceptions()
-    first_process.heed_termination()
-    atexit.register(_leave)
-    return Context()
+    return _Session(config, ranks, uplink, renewal, gang, offered=model)
 
 
 def is_running() -> bool:

@@ -164,7 +164,7 @@ def test_a_round_that_could_not_be_told_runs_again(
     history.mkdir()  # the server cannot write into it, and crashes
     run.popen.send_signal(signal.SIGSTOP)  # nobody starts it again before the file is back
     gate.unlink()
-    until(lambda: "the server crashed" in run.log("server"))
+    until(lambda: "the server cannot go on" in run.log("server"))
     history.rmdir()
     kept.rename(history)
     run.popen.send_signal(signal.SIGCONT)
