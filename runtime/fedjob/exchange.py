@@ -24,6 +24,7 @@ from .uplink import JobOver, Uplink
 
 Forms = MutableMapping[str, Mapping[str, str]]
 _BASE = "base-"
+_NO_MODEL = "the script offers no model: call fedjob.init(model.state_dict()), or set spec.model.initial"
 
 log = logging.getLogger("fedjob")
 
@@ -61,15 +62,27 @@ def _take_both(inflow: Inflow, base: BinaryIO, offset: int, data: Bytes) -> None
 def offer(
     task: wire.Task, model: Any, known: Forms, include: Sequence[str] = ()
 ) -> tuple[wire.Announce, list[Outflow]]:
-    """The answer to a server that has no initial model: the included tensors, in their own dtypes."""
+    """The answer to a server that has no initial model: the included tensors, in their own dtypes.
+
+    Only this site has seen the others, so a pattern that excludes none is refused here: what it was to hold back would travel.
+    """
     if model is None:
-        return wire.Announce(key=task.key, declined="the script offers no model in fedjob.init()"), []
+        return wire.Announce(key=task.key, declined=_NO_MODEL), []
     chosen = _flattened("params", model, include)
     known["params"] = forms(chosen.layout)
     names = [*chosen.layout.by_name, *chosen.left]
-    for at in narrow.idle(names, include):
-        log.error("spec.model.exchange.include[%d] %r fits none of the tensors %s", at, include[at], ", ".join(names))
+    for pattern in (idle := narrow.idle(names, include)):
+        log.error("%s fits none of the tensors %s", _include(include, pattern), ", ".join(names))
+    if wrong := [pattern for pattern in idle if pattern.startswith("!")]:
+        what = (
+            f"{_include(include, wrong[0])} excludes no tensor; correct or remove it, the site's log lists the tensors"
+        )
+        return wire.Announce(key=task.key, declined=what), []
     return _announce(task, Header(whole=chosen.layout.data_size + chosen.left_bytes), {"params": chosen})
+
+
+def _include(patterns: Sequence[str], pattern: str) -> str:
+    return f"spec.model.exchange.include[{patterns.index(pattern)}] {pattern!r}"
 
 
 def _flattened(part: str, tree: Any, include: Sequence[str] = ()) -> Outflow:

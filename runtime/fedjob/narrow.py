@@ -52,13 +52,14 @@ def included(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if travels is None or travels(name)]
 
 
-def idle(names: Sequence[str], patterns: Sequence[str]) -> list[int]:
-    """Positions of the patterns that fit no name: each is a mistake in the job."""
-    return [
-        at
-        for at, pattern in enumerate(patterns)
-        if not any(fits_name(pattern.removeprefix("!"), name) for name in names)
-    ]
+def choosing(patterns: Sequence[str]) -> tuple[str, ...]:
+    """The patterns that choose, without those that exclude."""
+    return tuple(pattern for pattern in patterns if not pattern.startswith("!"))
+
+
+def idle(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The patterns that fit no name: each is a mistake in the job."""
+    return [pattern for pattern in patterns if not any(fits_name(pattern.removeprefix("!"), name) for name in names)]
 
 
 def wire_dtype(dtype: str, shape: Sequence[int], limit: str) -> str:

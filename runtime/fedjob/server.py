@@ -421,10 +421,11 @@ def _look_for_stop_metric(config: ServerConfig, session: Session, record: RoundR
 
 def _initial_model(config: ServerConfig, session: Session) -> Tree:
     """What the rounds begin with: the included tensors of the model that is there first, as the server keeps them."""
-    include = config.job.spec.model.exchange.include
+    checked = include = config.job.spec.model.exchange.include
     model: Tree
     if config.initial is None:
         site, model = _offered(config, session)
+        checked = narrow.choosing(include)  # that site has left out what the others fit, and has checked them
         whose = f"the model that {site} offers; the log of {site} lists its tensors"
     else:
         model = initial = open_stored(config.initial)
@@ -436,8 +437,8 @@ def _initial_model(config: ServerConfig, session: Session) -> Tree:
         raise JobFailed(
             "EmptyModel", f"{whose.partition(';')[0].partition(', whose')[0]} has no tensors: there is nothing to train"
         )
-    for at in narrow.idle(list(model.layout.by_name), include):
-        message = f"spec.model.exchange.include[{at}] {include[at]!r} fits no tensor of {whose}"
+    for pattern in narrow.idle(list(model.layout.by_name), checked):
+        message = f"spec.model.exchange.include[{include.index(pattern)}] {pattern!r} fits no tensor of {whose}"
         raise JobFailed("NoTensorIncluded", message)
     return narrow.master_form(model, include)
 
@@ -445,19 +446,17 @@ def _initial_model(config: ServerConfig, session: Session) -> Tree:
 def _offered(config: ServerConfig, session: Session) -> tuple[str, Tree]:
     """The first model that a site offers, required sites asked first, and whose it is."""
     required = config.job.spec.required_sites
-    why, declined = [], False
+    why = []
     for name in sorted(session.clients, key=lambda n: (n not in required, n)):
         try:
             model = session.ask(name, Offer()).parts["params"]
         except PeerFailed as e:
             log.info("no initial model from %s", e)
             why.append(str(e))
-            declined = declined or e.reason == "Declined"
         else:
             log.info("initial model from %s", name)
             return name, model
-    advice = "; call fedjob.init(model.state_dict()) or set spec.model.initial" if declined else ""
-    raise JobFailed("NoInitialModel", f"no site offered one ({'; '.join(why)}){advice}")
+    raise JobFailed("NoInitialModel", f"no site offered one ({'; '.join(why)})")
 
 
 def _file(model: Tree) -> Stored:

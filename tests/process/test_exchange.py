@@ -53,6 +53,11 @@ def test_only_an_adapter_travels_and_the_report_says_what_that_saves(adapter: Ca
     assert "<h2>What travelled</h2>" in (run.folder / "report.html").read_text()
 
 
+def test_a_model_that_a_site_offers_travels_without_what_is_excluded(adapter: Callable[..., Any]) -> None:
+    run = adapter(True, model={"exchange": {"include": ["!*.weight", "layer*", "!layer2*"]}}).run()
+    assert set(load_file(run.folder / "model.safetensors")) == {"layer0.lora_A", "layer1.lora_A"}
+
+
 def test_what_is_not_included_stays_in_the_final_model_as_it_was(adapter: Callable[..., Any]) -> None:
     job = adapter(False, model={"initial": {"path": "full.safetensors"}, "exchange": {"include": ["*.lora_A"]}})
     rest = {f"layer{i}.weight": np.full(20_000, i + 0.5, np.float16) for i in range(3)}

@@ -223,4 +223,19 @@ def test_a_script_offers_its_model_or_declines() -> None:
     assert torch.equal(tree_of(params)["w"], torch.ones(2))
     assert known == {"params": {"w": "torch"}}
     announce, parts = offer(task("Offer"), None, known)
-    assert (announce.declined, parts) == ("the script offers no model in fedjob.init()", [])
+    assert (announce.declined, parts) == (
+        "the script offers no model: call fedjob.init(model.state_dict()), or set spec.model.initial",
+        [],
+    )
+
+
+def test_a_pattern_that_excludes_no_tensor_is_told_where_all_tensors_are_known() -> None:
+    """The server sees only what is left; nothing travels that was to be held back under another name."""
+    model = {"w": np.ones(2), "causal_mask": np.zeros(2)}
+    announce, (params,) = offer(task("Offer"), model, {}, ["!*mask"])
+    assert (announce.declined, list(tree_of(params))) == ("", ["w"])
+    announce, parts = offer(task("Offer"), model, {}, ["*", "!*maks"])
+    assert (parts, announce.declined) == (
+        [],
+        "spec.model.exchange.include[1] '!*maks' excludes no tensor; correct or remove it, the site's log lists the tensors",
+    )
