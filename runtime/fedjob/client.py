@@ -258,7 +258,7 @@ def log(
 ) -> None:
     """Record a scalar at the server, for the report; never waits, and is lost if the server is away. Rank 0 only.
 
-    key: its name. value: one number, any float. Raises TypeError or ValueError for anything else, on every rank.
+    key: its name. value: one number, any float. It counts for the round at hand, after `send` for the one answered last. Raises TypeError or ValueError for anything else, on every rank.
     """
     if unknown:
         raise TypeError(f"fedjob.log() has no option {', '.join(unknown)}; allowed: data_type, global_step, step")
@@ -270,9 +270,9 @@ def log(
         return
     from .wire_pb2 import Upward, Value
 
-    number = s.task.key.round if s.task is not None else 0
-    s.uplink.tally.logged.take(s.config.site, {name: scalar})
-    s.uplink.tell(Upward(value=Value(key=name, value=scalar, round=number, step=-1 if at is None else at)))
+    tally = s.uplink.tally
+    tally.logged.take(s.config.site, {name: scalar})
+    s.uplink.tell(Upward(value=Value(key=name, value=scalar, round=tally.round, step=-1 if at is None else at)))
 
 
 def is_train() -> bool:
