@@ -22,7 +22,7 @@ from .journal import Journal
 from .limits import Limits
 from .peers import Task
 from .quorum import Asked, Closed, NotMet, Wait, decide
-from .roster import Site, absences
+from .roster import Site, absences, unheard
 from .spool import Spool
 from .stored import retire
 
@@ -76,6 +76,8 @@ class Ledger:
             self.sites[name].settle("Answered")
         self.asks[opened.ask] = opened
         for name in sorted(opened.sites):
+            if self.sites[name].push is not None:
+                self.sites[name].said = ""  # of an earlier ask
             if opened.waits_for(name):
                 self.offer(self.sites[name], opened)
 
@@ -103,7 +105,8 @@ class Ledger:
         """How an ask stands, for `quorum.decide`."""
         out = {name: f"{r.reason}: {r.message}" for name, r in opened.out.items()}
         left, lost = absences(self.absent(opened), time.monotonic(), self.limits.site_lost_seconds)
-        return Asked(opened.sites, frozenset(opened.answers), {**out, **left}, lost)
+        silent = {name: unheard("no answer when the round closed", self.sites[name].said) for name in opened.sites}
+        return Asked(opened.sites, frozenset(opened.answers), {**out, **left}, lost, silent)
 
     def elapsed(self, opened: Open) -> float:
         """Running time since an ask was made first, in seconds, over all server processes."""

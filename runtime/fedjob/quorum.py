@@ -30,12 +30,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Asked:
-    """One round's asks: who was asked, who has answered, who will not, and who is lost and may come back (site -> reason)."""
+    """One round's asks: who was asked, who has answered, who will not, and who is lost and may come back (site -> reason).
+
+    silent: what to say of a site that is there and gives no answer.
+    """
 
     sites: frozenset[str]
     answered: frozenset[str] = frozenset()
     out: Mapping[str, str] = field(default_factory=dict)
     lost: Mapping[str, str] = field(default_factory=dict)
+    silent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def absent(self) -> Mapping[str, str]:
@@ -81,7 +85,9 @@ def decide(rule: Rule, asked: Asked, elapsed_seconds: float) -> Wait | Closed | 
 
 
 def _missing(rule: Rule, asked: Asked, required: frozenset[str]) -> str:
-    reasons = [f"{s}: {asked.absent.get(s, 'no answer')}" for s in sorted(asked.sites - asked.answered)]
+    reasons = [
+        f"{s}: {asked.absent.get(s, asked.silent.get(s, 'no answer'))}" for s in sorted(asked.sites - asked.answered)
+    ]
     need = f"{rule.quorum} of {len(asked.sites)} answers needed"
     if required - asked.answered:
         need += f", {', '.join(sorted(required - asked.answered))} required"

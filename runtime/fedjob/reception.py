@@ -86,7 +86,7 @@ class Reception:
             site = self._ledger.sites[name]
             if site.push is not push:
                 return  # a newer process of this site has taken its place
-            site.message = f"{reason}: {message}"
+            site.said = site.message = f"{reason}: {message}"
             log.warning("site %s: %s%s", name, site.message, " (for good)" if final else "", extra={"site": name})
             if final:
                 self._ledger.departures.add(name, site.message)

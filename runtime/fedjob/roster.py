@@ -25,6 +25,7 @@ class Site:
     gone_since: float = 0.0
     ever_attended: bool = False
     left: str = ""  # why it went for good
+    said: str = ""  # how its last process ended, in its own words, since it was asked
     told: bool = False  # that the job is over
     state: SiteState = "Absent"
     message: str = ""
@@ -110,6 +111,11 @@ def forgive_outage(sites: Collection[Site], now: float, lost_seconds: float) -> 
             site.gone_since = max(site.gone_since, now - max(lost_seconds - _RETURN_SECONDS, 0.0))
 
 
+def unheard(what: str, said: str) -> str:
+    """That a site gave no answer, and what its script said last, which is mostly why."""
+    return f"{what}; its script ended with {said}" if said else what
+
+
 def absences(sites: Iterable[Site], now: float, lost_seconds: float) -> tuple[dict[str, str], dict[str, str]]:
     """Of sites without a process: who has left for good, and who is lost and may come back. Each: site -> reason."""
     left, lost = dict[str, str](), dict[str, str]()
@@ -117,5 +123,5 @@ def absences(sites: Iterable[Site], now: float, lost_seconds: float) -> tuple[di
         if site.left:
             left[site.name] = f"PeerLost: {site.left}"
         elif now - site.gone_since >= lost_seconds:
-            lost[site.name] = f"PeerLost: no live process for {lost_seconds:.0f} s"
+            lost[site.name] = f"PeerLost: {unheard(f'no live process for {lost_seconds:.0f} s', site.said)}"
     return left, lost

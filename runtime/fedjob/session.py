@@ -248,10 +248,11 @@ class Session:
         """Of the last ask of a kind in this round: its answers, what each cost, and who is missing and why."""
         with self._ledger.changed:
             opened = self._ledger.last(kind)
-            out = self._ledger.asked(opened).absent
+            asked = self._ledger.asked(opened)
             missing = []
             for name in sorted(opened.sites - set(opened.answers)):
-                reason, _, message = out.get(name, "DeadlineExceeded: no answer when the round closed").partition(": ")
+                why = asked.absent.get(name, f"DeadlineExceeded: {asked.silent[name]}")
+                reason, _, message = why.partition(": ")
                 missing.append(Missing(name, reason, message))
             return dict(opened.answers), dict(opened.records), missing
 

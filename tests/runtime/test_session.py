@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fedjob import wire_pb2 as wire
 from fedjob.errors import PeerFailed
 from fedjob.journal import Journal
 from fedjob.peers import Offer
-from fedjob.roster import absences
+from fedjob.roster import Site, absences
 from fedjob.session import Interrupted, Limits, Session
 
 FIRST, SECOND = ["Offer", 0], ["Offer", 1]
@@ -80,3 +81,32 @@ def test_an_outage_of_all_sites_is_no_sites_own_and_the_first_that_is_back_does_
     assert lost(session, 31.0) == away - {"b"}
     connect(session, "c")
     assert lost(session, 31.0) == (set() if stays else {"a"})
+
+
+def test_a_site_that_gives_no_answer_is_named_with_what_its_script_said_last(tmp_path: Path) -> None:
+    """It was started again, and is there as the round closes."""
+    session = Session("a", frozenset(), Limits(0.2, 0.0, LOST_SECONDS, 600.0, 6000.0), tmp_path)
+
+    def push(event: wire.Downward) -> None:
+        if event.HasField("task"):
+            session.reception.farewell("a", push, "ScriptFailed", "KeyError: 'test_loader'", False)
+            session.reception.lost("a", push)
+            connect(session, "a")
+
+    session.reception.attend("a", 1, push)
+    with pytest.raises(PeerFailed, match="its script ended with ScriptFailed: KeyError: 'test_loader'"):
+        session.ask("a", Offer())
+    (missing,) = session.outcome("Offer")[2]
+    assert (missing.reason, missing.message) == (
+        "DeadlineExceeded",
+        "no answer when the round closed; its script ended with ScriptFailed: KeyError: 'test_loader'",
+    )
+    with pytest.raises(PeerFailed, match=r"\(a: no answer when the round closed\)$"):
+        session.ask("a", Offer())  # this time it has said nothing
+
+
+def test_a_site_that_is_lost_is_named_with_what_its_script_said_last() -> None:
+    site = Site("a", said="ScriptFailed: KeyError: 'x'")
+    assert absences([site], 9.0, 5.0)[1] == {
+        "a": "PeerLost: no live process for 5 s; its script ended with ScriptFailed: KeyError: 'x'"
+    }
