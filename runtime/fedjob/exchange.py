@@ -119,6 +119,8 @@ def announcement(
         base = _base(config, digest) if config.params_type == ParamsType.DIFF else None
         if base is not None and kind == ParamsType.FULL:
             parts["params"], kind = _difference(parts["params"], base, config), ParamsType.DIFF
+        elif base is not None:
+            parts["params"] = narrow.outgoing_difference(parts["params"], config.wire_dtype, base)
         else:
             parts["params"] = narrow.outgoing(parts["params"], config.wire_dtype)
     header = Header(

@@ -148,21 +148,39 @@ def outgoing(new: Outflow, limit: str, base: Tree | None = None) -> Outflow:
     base: what the script received, on the wire; then it is the difference from there that is sent, of floating-point
     tensors: half a count means nothing. It must have what is sent (`codec.difference_between`).
     """
+    return _sent(new, limit, base, _minus)
+
+
+def outgoing_difference(difference: Outflow, limit: str, base: Tree) -> Outflow:
+    """As `outgoing`, of differences that a script took itself: infinity less infinity is NaN there, and is sent as no change.
+
+    base: what the script received, on the wire; what it has not goes as it is.
+    """
+    return _sent(difference, limit, base, _unchanged)
+
+
+Change = Callable[[Block, Callable[[], Block]], Block]  # of a block, and of what was received in its place
+
+
+def _sent(new: Outflow, limit: str, base: Tree | None, change: Change) -> Outflow:
     chosen = {s.name: wire_dtype(s.dtype, s.shape, limit) for s in new.layout.specs}
     layout = relaid(new.layout, chosen, chosen)
     if layout is new.layout and base is None:
         return new
     given = {spec.name: (spec, source) for spec, source in new.sources}
     return replace(
-        new, layout=layout, sources=tuple((spec, _source(*given[spec.name], spec, base)) for spec in layout.data_order)
+        new,
+        layout=layout,
+        sources=tuple((spec, _source(*given[spec.name], spec, base, change)) for spec in layout.data_order),
     )
 
 
 def _source(
-    have: Spec, read: Callable[[int, int], Bytes], want: Spec, base: Tree | None
+    have: Spec, read: Callable[[int, int], Bytes], want: Spec, base: Tree | None, change: Change
 ) -> Callable[[int, int], Bytes]:
     wide, item = ITEM_BYTES[have.dtype], ITEM_BYTES[want.dtype]
-    origin = base if have.dtype in FLOATS else None
+    there = base.layout.by_name.get(want.name) if base is not None and have.dtype in FLOATS else None
+    origin = base if there is not None and there.shape == want.shape else None
     if have.dtype == want.dtype and origin is None:
         return read
 
@@ -170,17 +188,25 @@ def _source(
         a, b = start // item, -(-stop // item)  # whole elements around what is wanted
         block = np.frombuffer(read(a * wide, b * wide), numpy_dtype(have.dtype))
         if origin is not None:
-            block = _minus(block, origin.read(origin.layout.by_name[want.name], a, b))
+            block = change(block, lambda: origin.read(origin.layout.by_name[want.name], a, b))
         return rounded(block, want.dtype).view(np.uint8)[start - a * item : stop - a * item].data
 
     return source
 
 
-def _minus(new: Block, base: Block) -> Block:
+def _unchanged(difference: Block, base: Callable[[], Block]) -> Block:
+    """A difference with -0, no change, where it is NaN because what it was taken from is NaN or infinite."""
+    if finite(difference):
+        return difference
+    wide = widened(difference)
+    return np.where(np.isnan(wide) & ~np.isfinite(widened(base())), wide.dtype.type(-0.0), wide)
+
+
+def _minus(new: Block, received: Callable[[], Block]) -> Block:
     """new - base, as -(base - new): then no change is -0, and adding it leaves every bit of any number, also of a -0."""
     wide = np.float64 if new.dtype == np.float64 else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
-        new, base = widened(new), widened(base)
+        new, base = widened(new), widened(received())
         difference = np.subtract(base, new, dtype=wide)
         if not finite(difference):  # infinity less the same infinity is no change either
             np.copyto(difference, 0.0, where=~np.isfinite(new) & ((new == base) | (np.isnan(new) & np.isnan(base))))

@@ -154,6 +154,23 @@ def test_differences_that_a_script_made_itself_travel_as_they_are(tmp_path: Path
     assert tree_of(params)["w"].tolist() == [7.0, 7.0]
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("limit", ["Keep", "BF16"])
+def test_a_script_may_take_the_difference_of_a_mask_of_infinities(tmp_path: Path, dtype: Any, limit: str) -> None:
+    """It is NaN there, which is no change; elsewhere NaN still says that training has diverged."""
+    odd = [np.nan] if dtype is ml_dtypes.float8_e4m3fn else [-np.inf, np.inf, np.nan]  # that has no infinity
+    base = np.array([*odd, 1.0, 2.0]).astype(dtype)
+    received(tmp_path, {"mask": base, "n": np.array([1])}, limit)
+    with np.errstate(invalid="ignore"):
+        difference = base - base
+    difference[-1] = np.nan
+    model = FLModel(params={"mask": difference, "n": np.array([0])}, params_type="DIFF")
+    _, (params,) = sent(model, tmp_path, "DIFF", wire_dtype=limit)
+    got = tree_of(params)["mask"].astype(np.float64)
+    assert got[:-1].tolist() == [0.0] * (len(odd) + 1)
+    assert np.isnan(got[-1])
+
+
 @pytest.mark.parametrize("params_type", ["FULL", "DIFF"])
 def test_without_the_model_of_the_round_no_difference_can_be_named(tmp_path: Path, params_type: str) -> None:
     """Whoever takes it: a script that did not receive in this round has another base than the one that would be named."""
