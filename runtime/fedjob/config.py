@@ -12,9 +12,16 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from .api import FederatedJob
 from .errors import ConfigError
@@ -31,6 +38,27 @@ _PLACES = re.compile(
     "|SLURM_(PROCID|NTASKS|LOCALID|NODEID)|(OMPI|MV2)_COMM_WORLD_(LOCAL_)?(RANK|SIZE)|PMIX?_(RANK|SIZE)"
 )
 LogFormat = Literal["text", "json"]
+
+
+def path_read(value: Any) -> Path:
+    """A path as a configuration holds it. Raises TypeError, KeyError, ValueError for what is none."""
+    return Path(os.fsdecode(bytes.fromhex(value["bytes"]))) if isinstance(value, dict) else Path(value)
+
+
+def _path_written(path: Path) -> str | dict[str, str]:
+    """Text; or, of a path that is not UTF-8, which JSON cannot hold, its bytes in hexadecimal."""
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        return {"bytes": os.fsencode(path).hex()}
+    return str(path)
+
+
+def _path_checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    return path_read(value) if isinstance(value, dict) and isinstance(value.get("bytes"), str) else check(value)
+
+
+AnyPath = Annotated[Path, PlainSerializer(_path_written, when_used="json"), WrapValidator(_path_checked)]
 
 
 class _Part(BaseModel):
@@ -56,12 +84,12 @@ class ServerConfig(_Config):
     attempt: int
     trust_domain: str
     listen: str  # host:port
-    tls: Path
-    run: Path  # what people read: the model, history, status
-    state: Path  # what the server needs to go on after a restart
-    initial: Path | None = None  # safetensors file of the initial model
+    tls: AnyPath
+    run: AnyPath  # what people read: the model, history, status
+    state: AnyPath  # what the server needs to go on after a restart
+    initial: AnyPath | None = None  # safetensors file of the initial model
     report: Report | None = None
-    termination: Path | None = None  # the verdict, for whoever looks at the process after its end
+    termination: AnyPath | None = None  # the verdict, for whoever looks at the process after its end
     metrics: str | None = None  # host:port where Prometheus may look
     log: LogFormat = "text"
 
@@ -81,8 +109,8 @@ class SiteConfig(_Config):
     wire_dtype: str = "Keep"  # the floating-point type that wider ones are rounded to, or Keep
     server: str  # host:port
     server_name: str  # in the server's certificate
-    tls: Path
-    work: Path  # scratch that this site's processes share
+    tls: AnyPath
+    work: AnyPath  # scratch that this site's processes share
     server_lost_seconds: float
     metrics: str | None = None  # host:port where Prometheus may look
     log: LogFormat = "text"  # of fedjob's own lines; those of the script are the script's

@@ -203,7 +203,7 @@ def _remove_keys(run: Run, folder: Path) -> None:
     """What a runner that was killed could not remove; never those of a run that this one's folder is a copy of."""
     try:
         document = json.loads((folder / "server.json").read_text(encoding="utf-8"))
-        own = folder.name.startswith(_KEYS_PREFIX) and Path(document["run"]) == run.folder
+        own = folder.name.startswith(_KEYS_PREFIX) and configuration.path_read(document["run"]) == run.folder
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     if own:

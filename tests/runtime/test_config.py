@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,21 @@ def test_a_sites_configuration_is_read_as_it_was_written(tmp_path: Path) -> None
 def test_a_servers_configuration_is_read_as_it_was_written_with_the_whole_job(tmp_path: Path) -> None:
     config.write(tmp_path / "server.json", SERVER)
     assert read_server(tmp_path / "server.json") == SERVER
+
+
+def test_paths_need_not_be_utf_8(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(b"/caf\xe9/run"))
+    site = SITE.model_copy(update={"work": odd, "tls": odd})
+    config.write(tmp_path / "site.json", site)
+    assert read_site(str(tmp_path / "site.json")) == site
+    server = SERVER.model_copy(update={"run": odd, "state": odd, "initial": odd})
+    config.write(tmp_path / "server.json", server)
+    assert read_server(tmp_path / "server.json") == server
+    (tmp_path / "odd.json").write_text(
+        config.text(site).replace(odd.as_posix().encode("utf-8", "surrogateescape").hex(), "x")
+    )
+    with pytest.raises(ConfigError, match=r"odd\.json: not a configuration"):
+        read_site(str(tmp_path / "odd.json"))
 
 
 # What fedjob 0.1.0 reads of a plain job. A field that is new and always written would stop every image of that version.
