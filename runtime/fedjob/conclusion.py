@@ -30,6 +30,10 @@ class Conclusion:
     reason: str
     message: str = ""
 
+    def __post_init__(self) -> None:
+        """Show what is not UTF-8 in a path as Python writes it: sites could not be told otherwise."""
+        object.__setattr__(self, "message", self.message.encode(errors="backslashreplace").decode())
+
     @property
     def text(self) -> str:
         """One line, for people."""

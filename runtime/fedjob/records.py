@@ -285,7 +285,8 @@ def read_status(path: Path) -> Status | None:
 
 
 def _dumps(record: object) -> str:
-    return json.dumps(to_json(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(to_json(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode(errors="backslashreplace").decode()  # a path that is not UTF-8, as JSON escapes it
 
 
 def _parse(kind: type[Record], text: str | bytes, where: str) -> Record:

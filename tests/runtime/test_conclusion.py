@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from fedjob import conclusion
+from fedjob import conclusion, records
 from fedjob.conclusion import Conclusion
 from fedjob.departures import Departures
 from fedjob.errors import StateError
@@ -69,3 +70,13 @@ def test_the_last_words_are_whole_json_of_what_a_kubelet_keeps(letter: str) -> N
     assert len(said["message"]) > 400
     assert set(said["message"]) == {letter}
     assert json.loads(conclusion.last_words("RoundsCompleted", "")) == {"reason": "RoundsCompleted", "message": ""}
+
+
+def test_a_path_that_is_not_utf_8_can_be_told(tmp_path: Path) -> None:
+    end = Conclusion("Failed", "StateDamaged", os.fsdecode(b"/caf\xe9/w: damaged"))
+    assert end.message == "/caf\\udce9/w: damaged"
+    message = os.fsdecode(b"/caf\xe9: no room")
+    records.write_status(tmp_path / "status.json", records.Status(records.JobRef("j", "u", 1), message=message))
+    status = records.read_status(tmp_path / "status.json")
+    assert status is not None
+    assert status.message == "/caf\\udce9: no room"
