@@ -99,6 +99,9 @@ class _Session:
 
 
 _session: _Session | None = None
+_left = False  # whether this process was in the job and is no longer
+_unsent = 0  # values logged since
+_dying = False  # whether this process ends, by an error or at its exit
 
 
 def init(
@@ -111,7 +114,7 @@ def init(
     torchrun's RANK, else 0. Raises ConfigError if the script was not started by fedjob, or by a script that is in the job;
     IdentityError if its certificate will not do.
     """
-    global _session
+    global _session, _left
     if model is not None and not isinstance(model, Mapping):
         raise TypeError(f"init(model): a state dict (name -> tensor) is expected, got {type(model).__name__}")
     if model is not None and not holds_tensors(model):
@@ -136,9 +139,11 @@ def init(
     except BaseException:  # what a script that goes on starts must not take it for one that is in the job
         leave_session()
         raise
+    _left = False
     _report_exceptions()
     first_process.heed_termination()
     atexit.register(_leave)
+    atexit.register(_die)
     return Context()
 
 
@@ -258,21 +263,35 @@ def log(
 ) -> None:
     """Record a scalar at the server, for the report; never waits, and is lost if the server is away. Rank 0 only.
 
-    key: its name. value: one number, any float. It counts for the round at hand, after `send` for the one answered last. Raises TypeError or ValueError for anything else, on every rank.
+    key: its name. value: one number, any float. It counts for the round at hand, after `send` for the one answered last. Raises
+    TypeError or ValueError for anything else, on every rank. Once this process has left the job, the value is dropped: a thread
+    or an exit handler that logs on is no error.
     """
     if unknown:
         raise TypeError(f"fedjob.log() has no option {', '.join(unknown)}; allowed: data_type, global_step, step")
     what = f"fedjob.log({key!r})"
     name, scalar = values.name(key, what), values.number(value, f"{what}: value")
     at = values.step(global_step if step is None else step, f"{what}: step")
-    s = _current()
+    s = _session
+    if s is None and _left:
+        return _drop(what)
+    s = s or _current()
     if s.uplink is None:
-        return
+        return None
     from .wire_pb2 import Upward, Value
 
     tally = s.uplink.tally
     tally.logged.take(s.config.site, {name: scalar})
     s.uplink.tell(Upward(value=Value(key=name, value=scalar, round=tally.round, step=-1 if at is None else at)))
+    return None
+
+
+def _drop(what: str) -> None:
+    """Count a value that comes after the end, and say so once; not in a process that is dying, whose last words are others."""
+    global _unsent
+    _unsent += 1
+    if _unsent == 1 and not _dying:
+        _log.warning("%s: this process has left the job; this value and later ones are not sent", what)
 
 
 def is_train() -> bool:
@@ -334,6 +353,8 @@ def shutdown() -> None:
 
 
 def _current() -> _Session:
+    if _session is None and _left:
+        raise LocalProtocolError("this process has left the job: call this before fedjob.shutdown()")
     if _session is None:
         raise LocalProtocolError("call fedjob.init() first")
     return _session
@@ -426,6 +447,7 @@ def _report_exceptions() -> None:
             error.add_note(f"fedjob: {OUT_OF_STEP}.")
         before(kind, error, trace)
         if os.getpid() == process:
+            _die()
             _leave(error)
             if isinstance(error, FedJobError):
                 raise SystemExit(error.exit_code)  # the interpreter goes on to end as it would have, with this code
@@ -437,6 +459,11 @@ def _report_exceptions() -> None:
             _session.thread_failure = f", after {name} had failed with {_text(args.exc_value)}"
 
     sys.excepthook, threading.excepthook = hook, hook_in_thread
+
+
+def _die() -> None:
+    global _dying
+    _dying = True
 
 
 def _in_collective(trace: TracebackType | None) -> bool:
@@ -451,8 +478,9 @@ def _text(error: BaseException) -> str:
 
 def _leave(error: BaseException | None = None) -> None:
     """Say what this process knows of its end. Whether it is started again, whoever supervises it knows alone."""
-    global _session
+    global _session, _left
     s, _session = _session, None
+    _left = _left or s is not None
     if s is not None and s.process == os.getpid():
         from .config import leave_session
 

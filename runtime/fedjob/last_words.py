@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 _TAIL_BYTES = 16_384
@@ -11,6 +13,10 @@ _SECONDARY = (
     "ChildFailedError",
     "CancelledError",
 )  # of torchrun behind that of the script, of asyncio behind that of the server
+
+_BESIDE = ("Exception in thread", "Exception ignored in", "--- Logging error ---")  # the script went on
+_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+_LOGGED = re.compile(r"[IWEF]\d{4} \d\d:")  # torchrun's own lines, behind those of a script
 
 
 def last_words(log: Path, since: int = 0) -> str:
@@ -25,7 +31,7 @@ def last_words(log: Path, since: int = 0) -> str:
 
 
 def said_last(text: str) -> str:
-    """The exception that the last traceback of a text names, else its last line; "" if there is none.
+    """The exception that the main thread's last traceback names, else the text's last line; "" if there is none.
 
     One line of at most 300 characters, without what a terminal would obey.
     """
@@ -36,16 +42,31 @@ def said_last(text: str) -> str:
 
 
 def _exception(lines: list[str]) -> str:
-    """Of the last traceback: the first line behind its frames, which are indented."""
-    found = ""
+    """Of the last traceback of the main thread, else of the last one: the lines behind its frames, which are indented."""
+    found, aside, beside = "", "", False
     for at, line in enumerate(lines):
         prefix, traceback, _ = line.partition(_TRACEBACK)  # torchrun puts a rank before each line
-        if traceback:
-            behind = (each.removeprefix(prefix) for each in lines[at + 1 :])
-            named = next((each for each in behind if each.strip() and not each[0].isspace()), "")
-            if named and not (found and any(each in named for each in _SECONDARY)):
-                found = named
-    return found
+        if not traceback:
+            continue
+        before = next((each for each in reversed(lines[:at]) if each.strip(prefix + " ")), "").removeprefix(prefix)
+        if not before.startswith(_CHAINED):
+            beside = before.startswith(_BESIDE)
+        named = _named(prefix, lines[at + 1 :])
+        if named and beside:
+            aside = named
+        elif named and not (found and any(each in named.partition("\n")[0] for each in _SECONDARY)):
+            found = named
+    return found or aside
+
+
+def _named(prefix: str, behind: list[str]) -> str:
+    """The exception behind a traceback's frames: the first line of its message."""
+    own = takewhile(lambda line: line.startswith(prefix), behind)
+    plain = dropwhile(lambda line: not line or line[0].isspace(), (line.removeprefix(prefix) for line in own))
+    said = takewhile(
+        lambda line: line.strip() and not line.startswith((_TRACEBACK, *_BESIDE)) and not _LOGGED.match(line), plain
+    )
+    return next(said, "")
 
 
 def _last(lines: list[str]) -> str:

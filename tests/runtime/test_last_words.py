@@ -18,6 +18,30 @@ try:
 except ZeroDivisionError as e:
     raise ValueError("first line\\nsecond line") from e
 """
+OTHERS_FAIL_LATER = """
+import atexit, threading
+def late():
+    raise RuntimeError("not the reason")
+def in_thread():
+    try:
+        late()
+    except RuntimeError as e:
+        raise KeyError("not the reason either") from e
+def at_exit():
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    late()
+atexit.register(at_exit)
+raise ValueError("the reason")
+"""
+IN_A_THREAD = """
+import sys, threading
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+sys.exit(1)
+"""
 RANKS = """[rank1]: Traceback (most recent call last):
 [rank1]:   File "train.py", line 2, in <module>
 [rank1]: KeyError: 'weights'
@@ -34,6 +58,8 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
         ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("input()", "EOFError: EOF when reading a line"),
         (CHAINED, "ValueError: first line"),
+        (OTHERS_FAIL_LATER, "ValueError: the reason"),
+        (IN_A_THREAD, "ZeroDivisionError: division by zero"),
         ("import sys; print('one'); sys.exit('no data')", "no data"),
         ("def", "SyntaxError: invalid syntax"),
         ("pass", ""),
