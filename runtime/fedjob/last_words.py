@@ -60,13 +60,13 @@ def _exception(lines: list[str]) -> str:
 
 
 def _named(prefix: str, behind: list[str]) -> str:
-    """The exception behind a traceback's frames: the first line of its message."""
+    """The exception behind a traceback's frames, with all lines of its message: they end at an empty one."""
     own = takewhile(lambda line: line.startswith(prefix), behind)
     plain = dropwhile(lambda line: not line or line[0].isspace(), (line.removeprefix(prefix) for line in own))
     said = takewhile(
         lambda line: line.strip() and not line.startswith((_TRACEBACK, *_BESIDE)) and not _LOGGED.match(line), plain
     )
-    return next(said, "")
+    return "\n".join(said)
 
 
 def _last(lines: list[str]) -> str:

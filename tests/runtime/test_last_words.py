@@ -42,6 +42,9 @@ thread.start()
 thread.join()
 sys.exit(1)
 """
+MISMATCH = """
+raise RuntimeError("Error(s) in loading state_dict for Sequential:\\n\\tMissing key(s) in state_dict: '0.bias'. ")
+"""
 RANKS = """[rank1]: Traceback (most recent call last):
 [rank1]:   File "train.py", line 2, in <module>
 [rank1]: KeyError: 'weights'
@@ -57,13 +60,17 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
     [
         ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("input()", "EOFError: EOF when reading a line"),
-        (CHAINED, "ValueError: first line"),
+        (CHAINED, "ValueError: first line second line"),
+        (
+            MISMATCH,
+            "RuntimeError: Error(s) in loading state_dict for Sequential: Missing key(s) in state_dict: '0.bias'.",
+        ),
         (OTHERS_FAIL_LATER, "ValueError: the reason"),
         (IN_A_THREAD, "ZeroDivisionError: division by zero"),
         ("import sys; print('one'); sys.exit('no data')", "no data"),
         ("def", "SyntaxError: invalid syntax"),
         ("pass", ""),
-        ("import atexit; atexit.register(print, 'bye'); 1 / 0", "ZeroDivisionError: division by zero"),
+        ("import atexit; atexit.register(print, '\\nbye'); 1 / 0", "ZeroDivisionError: division by zero"),
     ],
 )
 def test_what_python_says_of_an_end_is_found(script: str, words: str, tmp_path: Path) -> None:
