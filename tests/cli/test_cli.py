@@ -114,6 +114,14 @@ def test_a_report_is_built_from_a_run_folder_and_its_path_printed(tmp_path: Path
     assert (folder / "report.html").read_text().startswith("<!doctype html>")
 
 
+def test_a_folder_that_is_no_run_gets_no_report(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("kind: FederatedJob\n")
+    refused = fedjob("report", ".", folder=tmp_path)
+    assert refused.returncode == 2
+    assert ".: not a run's folder: there is none of history.jsonl, status.json, state/run.json" in refused.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["job.yaml"]
+
+
 def test_a_report_of_no_run_is_one_line(tmp_path: Path) -> None:
     refused = fedjob("report", "runs/digits-09", folder=tmp_path)
     assert refused.returncode == 2

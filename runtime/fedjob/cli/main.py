@@ -221,9 +221,14 @@ def report(
 
     Of a job on a cluster: `fedjob report digits -n team-a`
     """
+    from ..records import HISTORY_FILE, STATUS_FILE
     from ..report import build
+    from ..run_folder import RECORD
 
     if Path(run).is_dir() and not (namespace or context or kubeconfig):
+        marks = (HISTORY_FILE, STATUS_FILE, str(RECORD))
+        if not any((Path(run) / mark).exists() for mark in marks):
+            _refuse(f"{run}: not a run's folder: there is none of {', '.join(marks)}; name one such as runs/mnist-01")
         say(build(Path(run)))
     elif "/" in run or run in (".", ".."):
         _refuse(f"{run}: no such run; a run's folder holds history.jsonl, e.g. runs/mnist-01")
