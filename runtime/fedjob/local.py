@@ -85,6 +85,7 @@ class Run:
     metrics: dict[str, str] = field(default_factory=dict)  # process -> host:port
     processes: dict[str, Process] = field(default_factory=dict)
     herald: Herald = field(default_factory=Herald)
+    over: bool = False  # whether no server of this run will write a status again
     unwritten: str = ""  # the file that people would read, and why it could not be written
 
     def conclusion(self) -> Conclusion | None:
@@ -103,7 +104,8 @@ class Run:
     def status(self) -> Status | None:
         """The server's status, with what only the runner knows: restarts, and sites that were given up.
 
-        None before the server of this attempt has written one. How the job ended is told even if the status could not say it.
+        None before the server of this attempt has written one. How the job ended is told even if the status could not say it,
+        once the server is over: until then its last status, with the last rounds and refusals, is still to come.
         """
         try:
             status = read_status(self.folder / STATUS_FILE)
@@ -111,7 +113,7 @@ class Run:
             return None
         if status is None or not self.processes or status.job.attempt != self.attempt:
             return None
-        if not status.ended and (end := self.conclusion()):
+        if self.over and not status.ended and (end := self.conclusion()):
             status = replace(status, state=end.state, reason=end.reason, message=end.message)
         known = {p.name: p for p in list(self.processes.values())}
         sites = tuple(

@@ -58,6 +58,7 @@ def supervise(run: Run) -> int:
                 return code
     finally:
         _stop(run)
+        run.over = True
         run.herald.close()
         if status := run.status():
             _write_status(run, status)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from fedjob import conclusion, config, local, supervision
+from fedjob.cli.live import watch
 from fedjob.conclusion import Conclusion
+from fedjob.records import STATUS_FILE, Progress, Status, write_status
 
 if TYPE_CHECKING:
     from conftest import Hosted, Job
@@ -101,3 +108,40 @@ def test_a_server_that_refuses_its_configuration_says_why(host: Callable[..., Ho
     assert (status.state, status.message) == (
         "Failed", "ConfigError: server.json: not a configuration; see logs/server.log",
     )  # fmt: skip
+
+
+def test_the_end_is_not_shown_before_the_servers_last_status(host: Callable[..., Hosted]) -> None:
+    """The verdict is on the disk before the last rounds are in the status: a view that ended there would lose them."""
+    run = without_server(host)
+    status = replace(run.first_status(), state="Running", updated_at=1.0)
+    write_status(run.folder / STATUS_FILE, status)
+    conclusion.save(run.folder / "state", 1, run.job.model_dump_json(), Conclusion("Complete", "RoundsCompleted"))
+    console = Console(file=StringIO(), width=80)
+    looks = 0
+
+    def latest() -> Status | None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            progress = Progress(0, 1, 1)
+            sites = tuple(replace(site, state="Refused", message="BadWeight: 0") for site in status.sites)
+            last = replace(status, state="Complete", reason="RoundsCompleted", progress=progress, sites=sites)
+            write_status(run.folder / STATUS_FILE, last)
+        return run.status()
+
+    watch(latest, threading.Event(), console)
+    told = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert told[1].endswith("refused: BadWeight: 0")
+    assert told[2].startswith("round 1/1")
+    assert told[3].startswith("job ")
+    assert told[3].endswith("complete  RoundsCompleted")
+
+
+def test_a_verdict_that_no_status_tells_is_told_once_the_server_is_over(host: Callable[..., Hosted]) -> None:
+    run = without_server(host)
+    write_status(run.folder / STATUS_FILE, replace(run.first_status(), state="Running"))
+    conclusion.save(run.folder / "state", 1, run.job.model_dump_json(), Conclusion("Failed", "QuorumNotMet"))
+    run.over = True
+    status = run.status()
+    assert status is not None
+    assert (status.state, status.reason) == ("Failed", "QuorumNotMet")
