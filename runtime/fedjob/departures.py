@@ -12,6 +12,8 @@ from .stored import sweep, write_whole
 log = logging.getLogger(__name__)
 _FILE = "departures.json"
 
+JOB_OVER = "the job is over"  # why a site went that did its part to the end
+
 
 class Departures:
     """Site -> why it has left, in a file of `folder`. Each change is on disk when its call returns, or raises OSError."""

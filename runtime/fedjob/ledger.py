@@ -17,7 +17,7 @@ from . import wire_pb2 as wire
 from .acceptance import Refusal
 from .asks import Ask, Open
 from .conditions import Conditions
-from .departures import Departures
+from .departures import JOB_OVER, Departures
 from .journal import Journal
 from .limits import Limits
 from .peers import Task
@@ -46,6 +46,7 @@ class Ledger:
         self.sites = {name: Site(name, gone_since=self.started) for name in self.clients}
         for name, why in self.departures.left.items():
             self.sites[name].left, self.sites[name].state = why, "Left"
+            self.sites[name].message = why if why != JOB_OVER else ""
         self.round = 0
         self.finished = -1  # the last round whose state is on disk
         self.journal: Journal | None = None  # of the running round, as are the asks and their count by kind

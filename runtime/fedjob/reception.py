@@ -14,6 +14,7 @@ from . import disk
 from . import wire_pb2 as wire
 from .acceptance import Refusal, notice
 from .asks import Ask, Open, Upload
+from .departures import JOB_OVER
 from .errors import TransportError
 from .ledger import Ledger
 from .roster import Push, forgive_outage
@@ -78,7 +79,7 @@ class Reception:
                     log.warning("site %s lost", name, extra={"site": name})
                 self._ledger.changed.notify_all()
                 if site.told:
-                    self._ledger.departures.add(name, "the job is over")
+                    self._ledger.departures.add(name, JOB_OVER)
 
     def farewell(self, name: str, push: Push, reason: str, message: str, final: bool) -> None:
         """A site's script says why it goes; or whoever supervises it, that it is `final`: nobody will start it again."""

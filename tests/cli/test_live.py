@@ -16,6 +16,7 @@ from fedjob.records import (
     STATUS_FILE,
     Condition,
     JobRef,
+    JobState,
     LoggedValue,
     Missing,
     Progress,
@@ -137,6 +138,13 @@ FAILED = replace(RUNNING, state="Failed", reason="QuorumNotMet", message="Round 
 )
 def test_lines_tell_what_changed(previous: Status | None, current: Status, expected: list[str]) -> None:
     assert lines(previous, current) == expected
+
+
+@pytest.mark.parametrize("state", ["Running", "Complete"])
+def test_sites_that_gave_nothing_are_not_counted_as_there(state: JobState) -> None:
+    died = replace(A, state="Left", message="RestartBudgetExhausted: ended with exit code 1")
+    last = replace(finished(10), state=state, sites=(died, replace(B, state="Refused"), replace(C, state="Answered")))
+    assert any("  sites 1/3  " in line for line in lines(finished(9), last))
 
 
 def test_what_happens_to_many_sites_at_once_is_one_line() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from fedjob.departures import JOB_OVER, Departures
 from fedjob.limits import Limits
 from fedjob.progress import Story, status
 from fedjob.records import Condition, JobRef, to_json
@@ -44,3 +45,11 @@ def test_conditions_are_set_from_any_thread(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(10)
     assert [c.type for c in session.conditions.now()] == ["C0", "C1", "C2", "C3"]
+
+
+def test_a_server_that_is_started_again_still_says_why_a_site_left(tmp_path: Path) -> None:
+    for site, why in (("a", "ScriptEnded: by itself"), ("b", JOB_OVER)):
+        Departures(tmp_path, 1).add(site, why)
+    session = Session("ab", frozenset(), Limits(1.0, 0.0, 1.0, 1.0, 1.0), tmp_path)
+    sites = status(Story(JobRef("digits"), total_rounds=3), session).sites
+    assert [(site.state, site.message) for site in sites] == [("Left", "ScriptEnded: by itself"), ("Left", "")]

@@ -209,8 +209,14 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _present(status: Status) -> int:
-    gone = {"Absent", "Lost"} if status.ended else {"Absent", "Lost", "Left"}  # at the end, every site leaves
-    return sum(site.state not in gone for site in status.sites)
+    return sum(_answers(site, status.ended) for site in status.sites)
+
+
+def _answers(site: SiteStatus, ended: bool) -> bool:
+    """Whether a site is there and does its part; at the end every site leaves, and only one that left before says why."""
+    if site.state == "Left":
+        return ended and not site.message
+    return site.state not in ("Absent", "Lost", "Refused", "Declined")
 
 
 def _first(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
