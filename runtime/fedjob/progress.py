@@ -57,11 +57,6 @@ def status(story: Story, session: Session) -> Status:
     """The job as it stands."""
     now = time.monotonic()
     last = story.round_seconds[-1] if story.round_seconds else 0.0
-    recent = story.round_seconds[-5:]
-    left = story.total_rounds - story.completed_rounds
-    eta = None
-    if recent and story.state == "Running":
-        eta = max(left * sum(recent) / len(recent) - session.round_seconds(), 0.0)
     return Status(
         job=story.job,
         state=story.state,
@@ -74,7 +69,7 @@ def status(story: Story, session: Session) -> Status:
             total_rounds=story.total_rounds,
             round_elapsed_seconds=round(session.round_seconds(), 2),
             last_round_seconds=last,
-            eta_seconds=eta,
+            eta_seconds=_eta_seconds(story, session),
         ),
         bytes=Traffic(story.bytes_before[0] + session.bytes_in, story.bytes_before[1] + session.bytes_out),
         metrics=dict(list(story.metrics.items())[: STATUS_METRICS.value]),
@@ -94,6 +89,20 @@ def status(story: Story, session: Session) -> Status:
         model=story.model,
         updated_at=time.time(),
     )
+
+
+def _eta_seconds(story: Story, session: Session) -> float | None:
+    """How long the rounds that are left will take, if they take as long as the recent ones; None if nobody can say.
+
+    That is in the final evaluation, of which there is none to go by, and in a last round that takes longer than the others.
+    """
+    left, recent = story.total_rounds - story.completed_rounds, story.round_seconds[-5:]
+    if story.state != "Running" or not recent or left <= 0 or story.model != FinalModel():
+        return None
+    mean = sum(recent) / len(recent)
+    running = session.round >= story.completed_rounds  # else the session is still at the round that was just completed
+    seconds = (left - 1) * mean + max(mean - (session.round_seconds() if running else 0.0), 0.0)
+    return seconds or None
 
 
 def _few(own: Metrics, shared: Metrics) -> Metrics:
