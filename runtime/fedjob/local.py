@@ -66,6 +66,7 @@ class Process:
     restarts: int = 0
     due: float | None = None  # monotonic time of the next start
     given_up: str = ""
+    final: bool = False  # whether the runner has told the server, in its name, that it will not be started again
     said: int = 0  # where its own words begin in its log, which earlier processes have begun
 
 
@@ -117,7 +118,12 @@ class Run:
             status = replace(status, state=end.state, reason=end.reason, message=end.message)
         known = {p.name: p for p in list(self.processes.values())}
         sites = tuple(
-            replace(s, restarts=known[s.name].restarts, message=s.message or known[s.name].given_up)
+            replace(
+                s,
+                state="Absent" if known[s.name].final and s.state == "Waiting" and not status.ended else s.state,
+                restarts=known[s.name].restarts,
+                message=s.message or known[s.name].given_up,
+            )  # one that waits after its end is no script: the runner is saying that it has ended
             for s in status.sites
             if s.name in known
         )

@@ -31,6 +31,9 @@ _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC
 _CANNOT_START = 126
 _GRACE_SECONDS = 10.0
 _OVERTIME_SECONDS = 120.0  # past the job's deadlines, for a server that hangs
+_NO_SCRIPT = "can't open file"  # of Python
+_OWN_FOLDERS = "each site runs in a folder of its own, with a copy of what lies beside the job file: give an absolute path, or one below it"
+_CALL_INIT = "call fedjob.init(...), then loop while fedjob.is_running()"
 
 log = logging.getLogger("fedjob.local")
 
@@ -152,6 +155,7 @@ def _by_rule(run: Run, process: Process, code: int, rule: FailureRule) -> int | 
 
 def _say_final(run: Run, site: Process, reason: str, message: str) -> None:
     """Tell the server, in a site's name, that nobody will start it again."""
+    site.final = True
     credentials = identity.read(run.keys / site.name)
     run.herald.say(f"{ADDRESS}:{run.port}", credentials, run.attempt, reason, message)
 
@@ -254,14 +258,16 @@ def _how(run: Run, process: Process, code: int) -> str:
     if code < 0:
         return f"signal {signal.Signals(-code).name}"
     said = last_words(_log_path(run, process.name), process.said)
-    return f"exit code {code}" + (f": {said}" if said else "")
+    hint = f"; {_OWN_FOLDERS}" if _NO_SCRIPT in said else ""
+    return f"exit code {code}" + (f": {said}{hint}" if said else "")
 
 
 def _left_early(run: Run, site: Process) -> str:
     status = run.status()
     absent = status is not None and any(s.name == site.name and s.state == "Absent" for s in status.sites)
     before = "it had called fedjob.init()" if absent else "the job"
-    return f"the script ended by itself before {before}, with exit code 0"
+    step = f"; {_CALL_INIT}" if absent else ""
+    return f"the script ended by itself before {before}, with exit code 0{step}"
 
 
 def _log_path(run: Run, name: str) -> Path:

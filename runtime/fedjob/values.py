@@ -16,11 +16,13 @@ def legible(text: str) -> str:
 
 
 def name(value: Any, what: str) -> str:
-    """The name of a number. what: where it is given. Raises TypeError for anything but text."""
+    """The name of a number. what: where it is given. Raises TypeError for anything but text, ValueError for blank text."""
     if isinstance(value, Mapping):
         raise TypeError(f"{what}: the name is a dict; log each item: for name, value in items: fedjob.log(name, value)")
     if not isinstance(value, str):
         raise TypeError(f"{what}: the name is {_kind(value)}, allowed: text")
+    if not value.strip():
+        raise ValueError(f"{what}: the name {value!r} is blank, allowed: text that says what the number is")
     return legible(value)
 
 

@@ -145,3 +145,24 @@ def test_a_verdict_that_no_status_tells_is_told_once_the_server_is_over(host: Ca
     status = run.status()
     assert status is not None
     assert (status.state, status.reason) == ("Failed", "QuorumNotMet")
+
+
+def test_a_site_in_whose_name_the_runner_speaks_has_not_connected(host: Callable[..., Hosted]) -> None:
+    run = without_server(host)
+    site = replace(run.first_status().sites[0], state="Waiting")
+    write_status(run.folder / STATUS_FILE, replace(run.first_status(), state="Starting", sites=(site,)))
+    assert [each.state for each in run.status().sites] == ["Waiting"]  # type: ignore[union-attr]
+    run.processes["a"].final = True
+    assert [each.state for each in run.status().sites] == ["Absent"]  # type: ignore[union-attr]
+
+
+def test_what_a_script_did_wrong_comes_with_the_next_step(host: Callable[..., Hosted]) -> None:
+    run = without_server(host)
+    write_status(run.folder / STATUS_FILE, run.first_status())
+    site = run.processes["a"]
+    assert supervision._left_early(run, site).endswith("call fedjob.init(...), then loop while fedjob.is_running()")
+    site.said = 0
+    (run.folder / "logs" / "a.log").write_text("python: can't open file '/x/../train.py': [Errno 2] No such file\n")
+    assert "; each site runs in a folder of its own, " in supervision._how(run, site, 2)
+    (run.folder / "logs" / "a.log").write_text("ValueError: 1\n")
+    assert supervision._how(run, site, 1) == "exit code 1: ValueError: 1"

@@ -219,3 +219,11 @@ def test_what_is_no_step_is_refused_by_its_name(step: Any, kind: type[Exception]
 def test_what_cannot_be_logged_is_refused_by_its_name(call: Callable[[], None], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         call()
+
+
+@pytest.mark.parametrize("blank", ["", " \t"])
+def test_a_number_without_a_name_is_refused(blank: str) -> None:
+    with pytest.raises(ValueError, match=r"^fedjob\.log\('.*'\): the name '.*' is blank"):
+        fedjob.log(blank, 1.0)
+    with pytest.raises(ValueError, match=r"^metrics: the name '.*' is blank"):
+        values.scores({blank: 1.0})
