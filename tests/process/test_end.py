@@ -118,9 +118,14 @@ def test_a_job_that_stopped_early_ends_once_wherever_its_server_is_killed(
     assert lives(run, environment) > 4
     assert run.popen.returncode == 0, run.story()
     assert [site.heard() for site in sites] == [None, None]
-    once = {("Train", 0): 1, ("Train", 1): 1, ("Evaluate", 2): 1}
-    assert [{k: n for k, n in site.accepted.items() if k[0] != "Offer"} for site in sites] == [once, once]
-    assert [(r.kind, r.round) for r in run.history] == [("Train", 0), ("Train", 1), ("Evaluate", 2)]
+    rounds = [("Train", 0), ("Train", 1), ("Evaluate", 2)]
+    for site in sites:
+        told = {key: count for key, count in site.accepted.items() if key[0] != "Offer"}
+        # A server that dies between an answer's record and its verdict has closed the round when the site comes again with it.
+        assert told.keys() == set(rounds)
+        assert max(told.values()) == 1
+    assert [(r.kind, r.round) for r in run.history] == rounds
+    assert {r.contributors for r in run.history} == {("a", "b")}, "each answer counts, and once"
     assert run.model.endswith(np.ones(4, np.float32).tobytes())
     assert (run.status["state"], run.status["reason"]) == ("Complete", "score has not improved on 0.9 for 1 rounds")
     assert run.status["progress"]["completedRounds"] == 2
