@@ -106,8 +106,9 @@ def test_a_site_is_registered_by_the_release_or_by_the_hubs_administrator_in_the
 
 def test_rights_for_a_limited_hub_are_those_of_the_role(helm: Helm, values: str) -> None:
     everywhere, _ = yaml.safe_load_all((ROOT / "operator" / "role.yaml").read_text())
-    assert not [o for o in helm.template("fedjob-site", "-f", values) if "Role" in o["kind"]]
-    objects = helm.template("fedjob-site", "-f", values, "--set", "rbac.grant=true", namespace="hospital-a")
+    without = helm.template("fedjob-site", "-f", values, "--set", "rbac.grant=false")
+    assert not [o for o in without if "Role" in o["kind"]]
+    objects = helm.template("fedjob-site", "-f", values, namespace="hospital-a")
     assert one(objects, "Role")["rules"] == everywhere["rules"]
     subject = {"kind": "ServiceAccount", "name": "fedjob-operator", "namespace": "fedjob-system"}
     assert one(objects, "RoleBinding")["subjects"] == [subject]

@@ -43,7 +43,8 @@ def plain(raw: Any, job: Any) -> Any:
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UID", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME", text)
     text = re.sub(r"-([sc]\d+)-[a-z0-9]{5}\b", r"-\1-POD", text)
-    return json.loads(re.sub(r"\b[0-9a-f]{8,64}\b", "HASH", text))
+    text = re.sub(r'"(?:[^"\\]|\\.)*"', lambda said: re.sub(r"\b[0-9a-f]{8,64}\b", "HASH", said[0]), text)
+    return json.loads(text)
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:

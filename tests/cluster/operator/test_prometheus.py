@@ -25,8 +25,9 @@ from fedjob_operator.names import SERVER
 
 pytestmark = pytest.mark.measure("C3")
 
-# Two rounds; in the third, b waits for as long as a file is there. In the second, b sends what is no number.
+# Two rounds; in the third of four, b waits for as long as a file is there. In the second, b sends what is no number.
 SCRIPT = """
+import os
 import time
 from pathlib import Path
 import numpy as np
@@ -34,11 +35,12 @@ import fedjob
 
 fedjob.init({"w": np.zeros(500_000, np.float32)})
 site = fedjob.get_site_name()
+folder = os.environ["WATCHED"]
 while fedjob.is_running():
     model = fedjob.receive()
     if site == "b" and model.current_round == 2:
-        Path("trains").touch()
-        while Path("hold").exists():
+        Path(folder, "trains").touch()
+        while Path(folder, "hold").exists():
             time.sleep(0.01)
     w = model.params["w"] + (np.nan if site == "b" and model.current_round == 1 else 1)
     fedjob.log("lr", 0.1)
@@ -49,7 +51,7 @@ JOB = {
     "kind": "FederatedJob",
     "metadata": {"name": "watched"},
     "spec": {
-        "workflow": {"rounds": 3, "quorum": 1},
+        "workflow": {"rounds": 4, "quorum": 1},
         "trainer": {"command": ["python", "train.py"]},
         "sites": [{"name": "a"}, {"name": "b"}],
     },
@@ -65,7 +67,11 @@ def run_folder(tmp_path: Path, until: Any) -> Iterator[Path]:
     command = [sys.executable, "-m", "fedjob.cli.main", "run", "job.yaml", "--metrics"]
     with (tmp_path / "output").open("wb") as out:
         process = subprocess.Popen(
-            command, cwd=tmp_path, stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            command,
+            cwd=tmp_path,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "WATCHED": str(tmp_path)},
         )
     folder = tmp_path / "runs" / "watched-01"
     until("b to train in round 2", lambda: (tmp_path / "trains").exists() or process.poll() is not None)

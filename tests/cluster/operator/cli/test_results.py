@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from pathlib import Path
@@ -72,8 +73,9 @@ def test_a_model_is_downloaded_from_the_volume_of_a_job_that_is_over_however_oft
     admin: Any, start_operator: Any, submit: Any, kubelet: Any, scientist: Any, fedjob: Fedjob, node: KubeletPort, volume: Path,
     namespace: str, tmp_path: Path,
 ) -> None:  # fmt: skip
-    start_operator("--image-pull-secrets", "registry")
     tolerated = {"key": "example.com/pool", "operator": "Exists"}
+    allowed = {"nodeLabels": {"example.com/pool": ["servers"]}, "tolerations": [tolerated]}
+    start_operator("--image-pull-secrets", "registry", "--server-bounds", json.dumps(allowed))
     there = {"nodeSelector": {"example.com/pool": "servers"}, "tolerations": [tolerated]}
     job, model = submit(server={"scheduling": there}), volume / "run" / "model.safetensors"
     finished(kubelet, admin, job, namespace, file_digest(model))
