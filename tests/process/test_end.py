@@ -99,10 +99,10 @@ def mortal(folder: Path, rounds: int) -> Callable[[int], dict[str, str]]:
 
 
 def lives(run: Hosted, environment: Callable[[int], dict[str, str]]) -> int:
-    """Let processes of the server be killed at their 1st, 3rd, 5th … step, until one comes to its end; how many there were."""
+    """Let processes of the server be killed at their 1st, 4th, 7th … step, until one comes to its end; how many there were."""
     count = 1
     while run.wait() == -signal.SIGKILL:
-        run.serve_again(**environment(2 * count + 1))
+        run.serve_again(**environment(3 * count + 1))
         count += 1
     return count
 
