@@ -315,11 +315,15 @@ class Reconciler:
         await self._sweep(raw for raw in self.store.raws(names.SITE_JOB.name) if raw["spec"]["job"]["uid"] not in jobs)
 
     async def _sweep(self, site_jobs: Iterable[Raw]) -> None:
-        """Delete those whose FederatedJob the API server does not know. One that cannot be deleted waits for the next sweep."""
+        """Delete those whose FederatedJob the API server does not know. One that cannot be deleted waits for the next sweep.
+
+        One without the operator's label is somebody else's: the API server lets nothing of theirs be deleted.
+        """
         forbidden = self.store.forbidden.keys()
         for raw in site_jobs:
             origin, metadata = raw["spec"]["job"], raw["metadata"]
-            if owner_uid(raw) or {metadata["namespace"], origin["namespace"]} & forbidden:
+            ours = metadata.get("labels", {}).get(names.MANAGED_BY) == names.MANAGER
+            if not ours or owner_uid(raw) or {metadata["namespace"], origin["namespace"]} & forbidden:
                 continue
             try:
                 there = await self.cluster.get(names.FEDERATED_JOB, origin["namespace"], origin["name"])

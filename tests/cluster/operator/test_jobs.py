@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from cluster.operator.conftest import SYSTEM, sites_of
+from cluster.samples import sample
 from fedjob_operator import names
 from fedjob_operator.names import CLIENT, SERVER, Kind
 
@@ -201,6 +202,18 @@ def test_a_site_whose_approval_is_withdrawn_loses_its_assignment(
     site = job.raw["spec"]["sites"][1]["name"]
     admin.patch(names.FEDERATED_SITE, "fedjob-system", site, {"spec": {"approved": False}})
     until("one assignment", lambda: len(admin.list(names.SITE_JOB, job.namespace)) == 1)
+
+
+def test_an_assignment_of_a_job_that_is_gone_goes_and_one_that_others_made_stays(
+    admin: Any, namespace: str, start_operator: Any, until: Any
+) -> None:
+    ours = {names.MANAGED_BY: names.MANAGER}
+    for name, labels in {"fj-a": {}, "fj-b": {names.MANAGED_BY: "helm"}, "fj-c": ours}.items():
+        admin.create(names.SITE_JOB, namespace, name, metadata={"labels": labels}, spec=sample("SiteJob")["spec"])
+    operator = start_operator("--resync-seconds", "1")
+    until("the operator's own to be gone", lambda: not admin.get(names.SITE_JOB, namespace, "fj-c"))
+    assert {raw["metadata"]["name"] for raw in admin.list(names.SITE_JOB, namespace)} == {"fj-a", "fj-b"}
+    assert "a SiteJob without a job stays" not in operator.log.read_text(), "nobody tries to delete what is not theirs"
 
 
 def test_a_job_made_anew_under_the_same_name_is_another_job(

@@ -67,6 +67,17 @@ def released(kubelet: Any, job: Any) -> None:
     job.wait("ServerReady", "True", "Ready")
 
 
+@pytest.fixture
+def asking(admin: Any, namespace: str, start_operator: Any, submit: Any, kubelet: Any, until: Any) -> Any:
+    """A job whose server is ready, and whose sites ask a person before they take it."""
+    decide(admin, namespace, rules=[MANUAL])
+    start_operator()
+    job = submit(failurePolicy=WAIT)
+    released(kubelet, job)
+    until("both sites to ask", lambda: all_say(admin, namespace, "NeedsApproval"))
+    return job
+
+
 @pytest.mark.parametrize(
     ("policy", "reason"),
     [
@@ -88,14 +99,8 @@ def test_nothing_of_a_job_comes_to_a_site_that_does_not_take_it(
     assert set(at_the_sites(admin, namespace)) == {"Job", "Pod", "Secret", "ConfigMap", "NetworkPolicy"}
 
 
-def test_a_word_for_something_else_runs_nothing_and_the_right_one_does(
-    admin: Any, namespace: str, start_operator: Any, submit: Any, kubelet: Any, until: Any
-) -> None:
-    decide(admin, namespace, rules=[MANUAL])
-    start_operator()
-    job = submit(failurePolicy=WAIT)
-    released(kubelet, job)
-    until("both sites to ask", lambda: all_say(admin, namespace, "NeedsApproval"))
+@pytest.mark.usefixtures("asking")
+def test_a_word_for_something_else_runs_nothing_and_a_no_is_heard(admin: Any, namespace: str, until: Any) -> None:
     say(admin, namespace, "Approved", "0" * 64)
     until("both sites to ask again", lambda: all_say(admin, namespace, "NeedsApproval"))
     assert at_the_sites(admin, namespace) == {}
@@ -105,13 +110,9 @@ def test_a_word_for_something_else_runs_nothing_and_the_right_one_does(
 
 
 def test_what_was_approved_runs_until_the_job_is_changed_and_the_code_of_the_change_does_not(
-    admin: Any, namespace: str, start_operator: Any, submit: Any, kubelet: Any, until: Any
+    admin: Any, namespace: str, asking: Any, kubelet: Any, until: Any
 ) -> None:
-    decide(admin, namespace, rules=[MANUAL])
-    start_operator()
-    job = submit(failurePolicy=WAIT)
-    released(kubelet, job)
-    until("both sites to ask", lambda: all_say(admin, namespace, "NeedsApproval"))
+    job = asking
     say(admin, namespace, "Approved")
     until("both sites to agree", lambda: all_say(admin, namespace, "Accepted"))
     kubelet.run(CLIENT, 2)
