@@ -60,13 +60,23 @@ def _exception(lines: list[str]) -> str:
 
 
 def _named(prefix: str, behind: list[str]) -> str:
-    """The exception behind a traceback's frames, with all lines of its message: they end at an empty one."""
+    """The exception behind a traceback's frames, with those lines of its message that are indented or follow a colon.
+
+    Any other line may be what the process has printed afterwards.
+    """
     own = takewhile(lambda line: line.startswith(prefix), behind)
-    plain = dropwhile(lambda line: not line or line[0].isspace(), (line.removeprefix(prefix) for line in own))
-    said = takewhile(
-        lambda line: line.strip() and not line.startswith((_TRACEBACK, *_BESIDE)) and not _LOGGED.match(line), plain
-    )
+    plain = list(dropwhile(lambda line: not line or line[0].isspace(), (line.removeprefix(prefix) for line in own)))
+    said = plain[:1]
+    for line in plain[1:]:
+        if not line.strip() or not (line[0].isspace() or said[-1].rstrip().endswith(":")) or _is_another(line):
+            break
+        said.append(line)
     return "\n".join(said)
+
+
+def _is_another(line: str) -> bool:
+    """Whether a line begins something else than the message of the exception above it."""
+    return line.startswith((_TRACEBACK, *_BESIDE)) or _LOGGED.match(line) is not None
 
 
 def _last(lines: list[str]) -> str:

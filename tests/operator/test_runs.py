@@ -54,9 +54,7 @@ def test_a_pod_that_leaves_for_what_it_uses_has_failed_by_itself() -> None:
 
 
 def test_a_scripts_traceback_is_told_by_the_exception_that_it_names() -> None:
-    log = (
-        "epoch 1\nTraceback (most recent call last):\n  File \"train.py\", line 1, in <module>\nKeyError: 'w'\n\nbye\n"
-    )
+    log = "epoch 1\nTraceback (most recent call last):\n  File \"train.py\", line 1, in <module>\nKeyError: 'w'\nbye\n"
     end = {"name": CLIENT, "state": {"terminated": {"exitCode": 1, "message": log}}}
     said = after(read_pod(pod(CLIENT, status={"phase": "Failed", "containerStatuses": [end]})))
     assert said.words.endswith("ended with exit code 1: KeyError: 'w'")

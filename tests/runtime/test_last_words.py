@@ -18,6 +18,11 @@ try:
 except ZeroDivisionError as e:
     raise ValueError("first line\\nsecond line") from e
 """
+COLON = """
+import atexit
+atexit.register(print, "bye")
+raise ValueError("wrong shapes:\\na has 3")
+"""
 OTHERS_FAIL_LATER = """
 import atexit, threading
 def late():
@@ -60,7 +65,8 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
     [
         ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("input()", "EOFError: EOF when reading a line"),
-        (CHAINED, "ValueError: first line second line"),
+        (CHAINED, "ValueError: first line"),
+        (COLON, "ValueError: wrong shapes: a has 3"),
         (
             MISMATCH,
             "RuntimeError: Error(s) in loading state_dict for Sequential: Missing key(s) in state_dict: '0.bias'.",
@@ -70,7 +76,7 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
         ("import sys; print('one'); sys.exit('no data')", "no data"),
         ("def", "SyntaxError: invalid syntax"),
         ("pass", ""),
-        ("import atexit; atexit.register(print, '\\nbye'); 1 / 0", "ZeroDivisionError: division by zero"),
+        ("import atexit; atexit.register(print, 'bye'); 1 / 0", "ZeroDivisionError: division by zero"),
     ],
 )
 def test_what_python_says_of_an_end_is_found(script: str, words: str, tmp_path: Path) -> None:
