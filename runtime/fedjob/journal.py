@@ -7,13 +7,18 @@ A round is replayed, not restored: after a kill the workflow runs again from its
 finds here the answers that had come. Nobody trains twice. Running time is journalled too, so a deadline survives a restart
 without a look at the wall clock.
 
+When a round is over, its journal stays until the next one is: a site whose verdict was lost on its way may still ask what became
+of its answer.
+
 One JSON object a line, each behind its CRC-32. A torn last line is what a killed process leaves behind, and is dropped; a
 bad line before good ones is damage, and an error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import time
 import zlib
@@ -24,6 +29,8 @@ from .errors import StateError
 
 VERSION = 1
 _FILE = "journal.jsonl"
+_CLOSED_FILE = "closed.jsonl"
+log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -74,6 +81,27 @@ class Journal:
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._fd)
+
+
+def put_by(folder: Path) -> None:
+    """Take the journal out of the folder of a round that is over, to the place of the one before it."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / _FILE).rename(folder.with_name(_CLOSED_FILE))
+
+
+def forget(state: Path) -> None:
+    """Let go of the last closed round's journal: there is no round after it."""
+    (state / _CLOSED_FILE).unlink(missing_ok=True)
+
+
+def accepted(state: Path) -> frozenset[tuple[str, int, str, str]]:
+    """Answers that the last closed round had accepted: kind, n-th ask of the kind, site, name of the upload."""
+    try:
+        records, _ = _read(state / _CLOSED_FILE)
+    except (StateError, OSError) as e:  # it is asked for out of courtesy
+        log.warning("what the last round had accepted is not known: %s", e)
+        return frozenset()
+    return frozenset((*r["ask"], r["site"], r["upload"]) for r in records if r["event"] == "accepted")
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:

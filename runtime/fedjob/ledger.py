@@ -7,12 +7,14 @@ What must survive is in the journal before anyone is told of it.
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import journal
 from . import wire_pb2 as wire
 from .acceptance import Refusal
 from .asks import Ask, Open
@@ -49,6 +51,7 @@ class Ledger:
             self.sites[name].message = why if why != JOB_OVER else ""
         self.round = 0
         self.finished = -1  # the last round whose state is on disk
+        self.accepted = journal.accepted(folder)  # by it
         self.journal: Journal | None = None  # of the running round, as are the asks and their count by kind
         self.asks: dict[Ask, Open] = {}
         self.count: Counter[str] = Counter()
@@ -90,6 +93,8 @@ class Ledger:
         """Forget the round's answers: the state after it is on disk."""
         if self.journal:
             self.journal.close()
+            journal.put_by(self.journal.folder)
+            self.accepted = journal.accepted(self.folder)
             retire(self.journal.folder.iterdir(), self.spares)
             self.journal.folder.rmdir()
         for spool in self.spools.values():
@@ -97,6 +102,16 @@ class Ledger:
         self.conditions.has_room(*self.clients)
         self.finished = self.round
         self.journal, self.asks, self.count, self.spools = None, {}, Counter(), {}
+
+    def go_on_from(self, number: int) -> None:
+        """The state on disk is that before this round: what an earlier process has left of others goes, but for what it accepted."""
+        for folder in sorted(self.folder.glob("round-*")):
+            found = int(folder.name.partition("-")[2])
+            if found < number:  # its answers are in the state
+                journal.put_by(folder)
+                self.accepted = journal.accepted(self.folder)
+            if found != number:  # of a later one: a power cut took the state that it began from
+                shutil.rmtree(folder)
 
     def absent(self, opened: Open) -> list[Site]:
         """Sites that an ask waits for and that have no process."""

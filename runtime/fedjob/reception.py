@@ -150,6 +150,8 @@ class Reception:
         if opened is None and self._comes_again(announce.key, ask):
             raise TransportError(f"round {announce.key.round} is not open again yet")
         if opened is None or not opened.waits_for(name):
+            if (*ask, name, announce.upload) in self._ledger.accepted:
+                return wire.Verdict(accepted=True)  # the first verdict was lost, and the round has closed since
             why = f"{ask[0]} of round {announce.key.round} is over for this site; the job is at round {self._ledger.round}"
             log.warning("refused %s: PastRound: %s", name, why, extra={"site": name})
             return _refused("PastRound", why)

@@ -25,7 +25,7 @@ from . import disk
 from . import wire_pb2 as wire
 from .asks import Ask, Open, replay, sent_parts
 from .errors import JobFailed, PeerFailed
-from .journal import Journal
+from .journal import Journal, forget
 from .ledger import Ledger
 from .limits import Limits
 from .peers import Answer, Close, Task
@@ -171,9 +171,15 @@ class Session:
         with self._ledger.changed:
             self._ledger.finish_round()
 
+    def go_on_from(self, number: int) -> None:
+        """The state on disk is that before this round; called before it begins. What is left of other rounds goes."""
+        with self._ledger.changed:
+            self._ledger.go_on_from(number)
+
     def end_rounds(self) -> None:
-        """There will be no further round: what they would have written over goes."""
+        """There will be no further round: what they would have written over goes, and what the last one had accepted."""
         shutil.rmtree(self.spares, ignore_errors=True)
+        forget(self._ledger.folder)
 
     def until_space(self, work: Callable[[], T]) -> T:
         """What `work` returns; tried again while the disk is full. Raises JobFailed at the job's deadline, Interrupted."""

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fedjob import journal
 from fedjob import wire_pb2 as wire
 from fedjob.errors import PeerFailed
 from fedjob.journal import Journal
-from fedjob.peers import Offer
+from fedjob.peers import Offer, Task
 from fedjob.roster import Site, absences
 from fedjob.session import Interrupted, Limits, Session
 
@@ -21,12 +22,17 @@ LOST_SECONDS = 300.0
 
 def restarted(folder: Path, *events: tuple[float, str, Sequence[object]]) -> Session:
     """A session whose predecessor wrote these events: (running time of the round, event, ask). Asks last 90 s."""
-    journal = Journal(folder / "round-000000")
+    written = Journal(folder / "round-000000")
     for at, event, ask in events:
-        journal._since -= at - journal.elapsed_seconds()
+        written._since -= at - written.elapsed_seconds()
         why = {"site": "a", "reason": "Declined", "message": "no"} if event == "out" else {}
-        journal.append(event, ask=list(ask), **why)
-    journal.close()
+        written.append(event, ask=list(ask), **why)
+    written.close()
+    return begun(folder)
+
+
+def begun(folder: Path) -> Session:
+    """A session with the state in this folder."""
     return Session("ab", frozenset(), Limits(90.0, 0.0, 600.0, 600.0, 6000.0), folder)
 
 
@@ -110,3 +116,36 @@ def test_a_site_that_is_lost_is_named_with_what_its_script_said_last() -> None:
     assert absences([site], 9.0, 5.0)[1] == {
         "a": "PeerLost: no live process for 5 s; its script ended with ScriptFailed: KeyError: 'x'"
     }
+
+
+@pytest.mark.parametrize("process", ["same", "next", "one after a kill between the state and the end of the round"])
+def test_an_answer_whose_verdict_was_lost_is_accepted_again_when_its_round_is_over(
+    tmp_path: Path, process: str
+) -> None:
+    session = restarted(tmp_path)
+    _, round_0 = session._ledger.number(Offer())
+    round_0.append("accepted", ask=["Train", 0], site="a", upload="sent")
+    if process != "one after a kill between the state and the end of the round":
+        session.finish_round()
+    if process != "same":
+        session = begun(tmp_path)
+        session.go_on_from(1)
+    session._ledger.number(Task("Train", 1, {}))
+
+    def verdict(site: str, upload: str, kind: str = "Train", number: int = 0) -> str:
+        announced = wire.Announce(key=wire.Key(kind=kind, round=number, ask=0), attempt=1, upload=upload)
+        said = session.reception.begin(site, announced)
+        assert isinstance(said, wire.Verdict)
+        return said.reason or f"accepted: {said.accepted}"
+
+    assert verdict("a", "sent") == "accepted: True"
+    assert verdict("a", "another") == verdict("b", "sent") == verdict("a", "sent", "Evaluate") == "PastRound"
+    assert [path.name for path in tmp_path.glob("round-*")] == ["round-000001"]
+
+
+def test_a_damaged_journal_of_a_round_that_is_over_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "closed.jsonl").write_text("damaged\n{}\n")
+    assert journal.accepted(tmp_path) == frozenset()
+    assert "closed.jsonl: line 1 is damaged" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -191,7 +192,7 @@ def test_the_rules_compile(forger: Kube, admin: Kube) -> None:
         return status if status.get("observedGeneration") == policy["metadata"]["generation"] else None
 
     for name in sorted(RULES):
-        assert until(f"{name} to be checked", lambda name=name: checked(name))["typeChecking"] == {}
+        assert until(f"{name} to be checked", partial(checked, name))["typeChecking"] == {}
 
 
 def test_a_patch_by_another_way_is_judged_alike(forger: Kube, admin: Kube, namespace: str) -> None:
