@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import ClassVar
 
 
@@ -12,6 +14,16 @@ class FedJobError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """That of a process which does `work` and nothing else: 0, or 2 with the FedJobError that it raised on stderr."""
+    try:
+        work()
+    except FedJobError as e:
+        sys.stderr.write(f"{e}\n")
+        return 2
+    return 0
 
 
 class ConfigError(FedJobError):

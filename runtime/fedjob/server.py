@@ -77,12 +77,17 @@ def main() -> int:
     except FedJobError as e:
         log.error("%s: %s", type(e).__name__, e)
         return EXIT_SOFTWARE if isinstance(e, TransportError) else EXIT_USAGE  # a port that is taken may be free later
-    except OSError as e:  # a full disk, no descriptors
-        log.error("the server cannot go on; it may be started again: %s", e)
-        return EXIT_SOFTWARE
-    except Exception:  # Python's own code for it, 1, would be a verdict
-        log.exception("the server crashed; it may be started again")
-        return EXIT_SOFTWARE
+    except Exception as e:  # noqa: BLE001 - told, with its traceback
+        return _given_up(e)
+
+
+def _given_up(error: Exception) -> int:
+    """Say why this process cannot go on, where another may; returns its exit code. Python's own, 1, would be a verdict."""
+    if isinstance(error, OSError):  # a full disk, no descriptors
+        log.error("the server cannot go on; it may be started again: %s", error)
+    else:
+        log.error("the server crashed; it may be started again", exc_info=error)
+    return EXIT_SOFTWARE
 
 
 async def _run(config: ServerConfig) -> int:
@@ -177,10 +182,6 @@ def _recall(story: Story, config: ServerConfig, rounds: int) -> None:
     rounds: how many the checkpoint has. One that was told but not yet saved when the process died runs again.
     """
     history = [r for r in read_history(config.run / HISTORY_FILE) if r.round < rounds]
-    for folder in config.state.glob("round-*"):
-        # Of an earlier round: its answers are in the checkpoint. Of a later one: a power cut took the state it began from.
-        if int(folder.name.partition("-")[2]) != rounds:
-            shutil.rmtree(folder)
     story.round_seconds = [r.seconds for r in history if r.kind == "Train"]
     story.round_metrics = [r.metrics for r in history if r.kind == "Train"]
     story.bytes_before = (sum(r.bytes_in for r in history), sum(r.bytes_out for r in history))
@@ -244,12 +245,8 @@ def _conclude(config: ServerConfig, story: Story, session: Session) -> int:
         story.state, story.message = "Interrupted", "stopped; a run with --resume goes on"
         log.info("interrupted")
         return EXIT_INTERRUPTED
-    except OSError as e:
-        log.error("the server cannot go on; it may be started again: %s", e)
-        return EXIT_SOFTWARE
-    except Exception:
-        log.exception("the server crashed; it may be started again")
-        return EXIT_SOFTWARE
+    except Exception as e:  # noqa: BLE001 - told, with its traceback
+        return _given_up(e)
     story.state, story.reason, story.message = end.state, end.reason, end.message
     complete = end.state == "Complete"
     log.log(logging.INFO if complete else logging.ERROR, "job %s: %s", end.state.lower(), end.text)
@@ -299,6 +296,7 @@ def _saved(config: ServerConfig, story: Story, session: Session) -> Any:
         return None
     state, before = saved
     session.add_running_seconds(before)
+    session.go_on_from(state.round)
     _recall(story, config, state.round)
     story.completed_rounds = min(len(story.round_metrics), workflow.rounds)
     return state

@@ -14,8 +14,7 @@ EXEMPT = {
     "runtime/fedjob/reader.py",  # a file's bytes to a program
     "runtime/fedjob/api/reference.py",  # pages made from our own schema
     "runtime/fedjob/refusals.py",  # gRPC's lines, parsed and written anew
-    "runtime/fedjob/first_model.py",  # paths that the operator chose
-    "runtime/fedjob/initial.py",  # to the process that started it, which filters
+    "runtime/fedjob/errors.py",  # of the processes that make the first model: their own words, and a name in the job
     "runtime/fedjob/warden.py",  # to a site's log file
     "operator/fedjob_operator/apicheck.py",  # a check of the installation: our own words
 }
