@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from . import wire_pb2 as wire
-from .api.limits import ANSWER_PARTS, FLUSH_SECONDS, LOGGED_KEYS, LOGGED_VALUES, NAME, OPEN_FETCHES, SENTENCE
+from .api.limits import ANSWER_PARTS, FLUSH_SECONDS, LOGGED_KEYS, LOGGED_VALUES, NAME, OPEN_FETCHES
 from .asks import Upload
 from .chunks import ACK_EVERY, CHUNK_BYTES
 from .errors import IdentityError, TransportError
@@ -83,9 +83,7 @@ class JobService:
                 self._note(site, event.value)
             elif event.HasField("farewell"):
                 f = event.farewell
-                self._reception.farewell(
-                    site, push, one_line(f.reason, 60), one_line(f.message, SENTENCE.value), f.final
-                )
+                self._reception.farewell(site, push, one_line(f.reason, 60), f.message, f.final)
             elif event.HasField("renewed"):
                 self._reception.moves(site, push)
 
@@ -146,7 +144,6 @@ class JobService:
             raise Refused(
                 f"an announcement is of one of {', '.join(KINDS)}, and of {ANSWER_PARTS.value} parts at the most"
             )
-        first.announce.declined = one_line(first.announce.declined, SENTENCE.value)
         begun = await asyncio.to_thread(self._reception.begin, site, first.announce)
         if isinstance(begun, wire.Verdict):
             self._tally.judged(site, begun.accepted, begun.reason)

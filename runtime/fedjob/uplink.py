@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from . import chunks, frames, tls
 from . import wire_pb2 as wire
-from .api.limits import FLUSH_SECONDS, SENTENCE
+from .api.limits import FLUSH_SECONDS
 from .chunks import CHUNK_BYTES, Pause, Range, Table
 from .codec import Outflow
 from .dtypes import Bytes
@@ -39,7 +39,6 @@ from .identity import Credentials
 from .incoming import Incoming
 from .orders import checked
 from .tally import ClientTally
-from .text import one_line
 from .transport import Channel, Gone, PermissionDenied
 from .values import legible
 from .version import __version__
@@ -187,12 +186,7 @@ class Uplink:
                     if reply.HasField("verdict"):
                         with self._changed:
                             self._answered[_name(announce.key)] = self._lines
-                        verdict = reply.verdict
-                        verdict.reason, verdict.message = (
-                            one_line(verdict.reason, 60),
-                            one_line(verdict.message, SENTENCE.value),
-                        )
-                        return verdict
+                        return reply.verdict
                     if turn.take(reply):
                         outage = Outage()
                 raise TransportError("the server ended the answer without a verdict")
@@ -330,8 +324,8 @@ class Uplink:
             elif event.HasField("end"):
                 self._ended = Ended(
                     event.end.state,
-                    one_line(event.end.reason, SENTENCE.value),
-                    one_line(event.end.message, SENTENCE.value),
+                    event.end.reason,
+                    event.end.message,
                 )
             self._changed.notify_all()
 
