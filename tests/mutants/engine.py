@@ -25,6 +25,7 @@ _PROCESSES = 2
 def main(sample: int, seed: int) -> None:
     """Try what has not been tried: all mutants, or as many of them, drawn by the seed."""
     operators.install()
+    _speak_plainly()
     copy_src_dir()
     copy_also_copy_files()
     try:
@@ -45,6 +46,12 @@ def main(sample: int, seed: int) -> None:
             lost = outcome in ("killed", "timeout", "segfault")
             outcomes[name] = {"outcome": outcome, "diff": "" if lost else get_diff_for_mutant(name, path=data.path)}
     Path("result.json").write_text(json.dumps(outcomes, indent=1))
+
+
+def _speak_plainly() -> None:
+    """What pytest says before the first mutant goes straight to the log, where a failure can be read; no spinner."""
+    mutmut.CatchOutput.start = lambda self: None  # type: ignore[method-assign] # noqa: ARG005
+    vars(mutmut)["print_stats"] = lambda *_, **__: None
 
 
 def _found() -> list[SourceFileMutationData]:

@@ -37,7 +37,7 @@ use_git_change_detection = false
 use_setproctitle = false
 
 [tool.pytest.ini_options]
-addopts = "--import-mode=importlib -q -p no:cacheprovider -p no:xdist --hypothesis-seed=0"
+addopts = "--import-mode=importlib -q -p no:cacheprovider -p no:xdist -p mutants.profile --hypothesis-profile=mutants"
 pythonpath = ["tests"]
 timeout = 30
 markers = ["measure(name): of a measure", "full: at its whole size"]
@@ -98,7 +98,8 @@ def _tried(module: str, tests: list[str], argued: list[dict[str, str]], sample: 
     )
     (folder / "log").write_bytes(done.stdout)
     if done.returncode:
-        raise SystemExit(f"{module}: mutmut failed; see {folder / 'log'}")
+        tail = done.stdout.decode(errors="replace")[-3000:]
+        raise SystemExit(f"{tail}\n{module}: mutmut failed; see {folder / 'log'}")
     outcomes = json.loads((folder / "result.json").read_text())
     lived = {name: o["diff"] for name, o in outcomes.items() if o["diff"]}
     equivalent = {name: diff for name, diff in lived.items() if _changed_lines(diff) in map(_argument, argued)}
