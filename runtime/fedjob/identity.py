@@ -20,7 +20,7 @@ import re
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -220,7 +220,7 @@ def read(folder: Path) -> Credentials:
 
     The files of a mounted Secret are of one issue: a new one is a new folder, and the link `..data` goes over to it at once.
     """
-    tries = _TRIES if (folder / _MOUNTED).exists() else 1
+    tries = _TRIES
     while True:
         tries -= 1
         try:
@@ -256,10 +256,10 @@ def not_after(certificate_pem: bytes) -> datetime:
     return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc
 
 
-def problems(credentials: Credentials, now: datetime, expect: Identity | None) -> list[str]:
+def problems(credentials: Credentials, now: datetime | None, expect: Identity | None) -> list[str]:
     """Return what is wrong with a process's own certificate, a sentence with its remedy each; [] if it will do.
 
-    now: with a time zone. expect: who the process is, if it knows; None accepts any server or site.
+    now: with a time zone; None: whatever the time is. expect: who the process is, if it knows; None accepts any server or site.
     """
     try:
         return _found(credentials, now, expect)
@@ -270,12 +270,13 @@ def problems(credentials: Credentials, now: datetime, expect: Identity | None) -
         ]
 
 
-def _found(credentials: Credentials, now: datetime, expect: Identity | None) -> list[str]:
+def _found(credentials: Credentials, now: datetime | None, expect: Identity | None) -> list[str]:
     """See `problems`. A certificate is parsed as it is looked at: each look may raise _UNREADABLE."""
     certificate = x509.load_pem_x509_certificate(credentials.cert_pem)
     authorities = x509.load_pem_x509_certificates(credentials.ca_pem)
     key = load_pem_private_key(credentials.key_pem, password=None)
-    found = [*_date_problems(certificate, now), *_issuer_problems(certificate, authorities, now)]
+    at = now or certificate.not_valid_before_utc
+    found = [*_date_problems(certificate, at), *_issuer_problems(certificate, authorities, at)]
     if key.public_key().public_bytes(*_SPKI) != certificate.public_key().public_bytes(*_SPKI):
         found.append(
             f"{KEY_FILE} is not the key of the certificate in {CERT_FILE}. Take both from the same issue; "
@@ -286,11 +287,7 @@ def _found(credentials: Credentials, now: datetime, expect: Identity | None) -> 
 
 def misfits(credentials: Credentials, expect: Identity | None) -> list[str]:
     """As `problems`, whatever the time is: what no waiting and no clock will mend."""
-    try:
-        valid = x509.load_pem_x509_certificate(credentials.cert_pem).not_valid_before_utc
-    except _UNREADABLE:
-        valid = datetime.min.replace(tzinfo=UTC)  # `problems` says what is the matter
-    return problems(credentials, valid, expect)
+    return problems(credentials, None, expect)
 
 
 def admit(

@@ -1,6 +1,9 @@
 """Names, certificates and the checks on them, without a connection."""
 
+import os
 import stat
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +25,8 @@ from fedjob.identity import (
     admit,
     create_authority,
     issue,
+    misfits,
+    not_after,
     parse_spiffe,
     problems,
     read,
@@ -54,6 +59,27 @@ def server_of(authority: Authority) -> Credentials:
 
 def certificate_of(credentials: Credentials) -> x509.Certificate:
     return x509.load_pem_x509_certificate(credentials.cert_pem)
+
+
+def uses(usage: x509.KeyUsage) -> set[str]:
+    """What a key may be used for, of all that RFC 5280 knows."""
+    known = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    return {name for name in (*known, "key_cert_sign", "crl_sign") if getattr(usage, name)}
+
+
+def named(authority: Authority, *uris: str) -> Credentials:
+    """A certificate that the authority has signed, with these names, and for no purpose."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder(authority.certificate.subject, authority.certificate.subject, key.public_key(), 1)
+    builder = builder.not_valid_before(NOW).not_valid_after(NOW + DAY)
+    if uris:
+        san = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris])
+        builder = builder.add_extension(san, critical=False)
+    return Credentials(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.PEM),
+        authority.certificate.public_bytes(Encoding.PEM),
+    )
 
 
 # Names
@@ -97,6 +123,7 @@ def test_a_site_and_the_server_are_spelt_as_the_design_says() -> None:
         pytest.param("spiffe://fedjob.local/job/u/server/", "got /job/u/server/", id="a slash at the end"),
         pytest.param("spiffe://fedjob.local/job/u/site/a/b", "got /job/u/site/a/b", id="one part too many"),
         pytest.param("spiffe://fedjob.local/jobs/u/site/a", "got /jobs/u/site/a", id="another path"),
+        pytest.param("spiffe://fedjob.local/job/u/site/a://b", "got /job/u/site/a://b", id="a second scheme"),
         pytest.param("spiffe://fedjob.local", "got /", id="no path"),
     ],
 )
@@ -128,7 +155,8 @@ def test_the_authority_may_sign_leaves_and_no_further_authority() -> None:
     basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
     usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
     assert (basic.critical, basic.value.ca, basic.value.path_length) == (True, True, 0)
-    assert (usage.critical, usage.value.key_cert_sign, usage.value.digital_signature) == (True, True, False)
+    assert usage.critical
+    assert uses(usage.value) == {"key_cert_sign"}
 
 
 def test_a_leaf_signs_handshakes_only_and_names_its_issuer() -> None:
@@ -138,7 +166,8 @@ def test_a_leaf_signs_handshakes_only_and_names_its_issuer() -> None:
     usage = leaf.extensions.get_extension_for_class(x509.KeyUsage)
     issuer = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
     assert (basic.critical, basic.value.ca) == (True, False)
-    assert (usage.critical, usage.value.digital_signature, usage.value.key_cert_sign) == (True, True, False)
+    assert usage.critical
+    assert uses(usage.value) == {"digital_signature"}
     assert issuer == authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     key = leaf.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
@@ -152,6 +181,18 @@ def test_a_certificate_starts_five_minutes_early_and_ends_no_later_than_its_auth
     assert short.not_valid_before_utc == datetime(2030, 1, 10, 11, 55, tzinfo=UTC)
     assert short.not_valid_after_utc == datetime(2030, 1, 11, 0, 0, tzinfo=UTC)
     assert long.not_valid_after_utc == authority.certificate.not_valid_after_utc
+
+
+def test_a_certificate_of_a_few_minutes_starts_a_tenth_of_them_early() -> None:
+    authority = authority_of()
+    brief = issue(authority, authority.site("a"), now=NOW, lifetime=timedelta(minutes=20))
+    assert certificate_of(brief).not_valid_before_utc == NOW - timedelta(minutes=2)
+
+
+def test_a_certificate_names_its_holder_for_people_too() -> None:
+    authority = authority_of()
+    assert certificate_of(server_of(authority)).subject.rfc4514_string() == "CN=server,O=fedjob"
+    assert certificate_of(site_of(authority)).subject.rfc4514_string() == "CN=a,O=fedjob"
 
 
 def test_two_certificates_of_one_site_share_neither_key_nor_serial_number() -> None:
@@ -175,8 +216,11 @@ def test_a_server_needs_an_address_and_a_site_must_have_none() -> None:
 
 
 def test_a_lifetime_of_nothing_is_refused() -> None:
-    with pytest.raises(IdentityError, match="longer than zero"):
+    authority = authority_of()
+    with pytest.raises(IdentityError, match=r"must be longer than zero, got 0:00:00\."):
         create_authority("job-1", now=NOW, lifetime=timedelta(0))
+    with pytest.raises(IdentityError, match=r"must be longer than zero, got 0:00:00\."):
+        issue(authority, authority.site("a"), now=NOW, lifetime=timedelta(0))
 
 
 # Files and what is printed
@@ -202,11 +246,44 @@ def test_a_key_takes_the_place_of_an_open_file_without_ever_sharing_its_mode(tmp
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_leaves_no_key_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key is in its own folder from its first byte: no other is needed, here or ever."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    (tmp_path / "tls.crt").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write(site_of(authority_of()), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tls.crt", "tls.key"]
+
+
+def test_a_missing_file_is_named_and_a_missing_folder(tmp_path: Path) -> None:
     write(site_of(authority_of()), tmp_path)
     (tmp_path / "tls.crt").unlink()
-    with pytest.raises(IdentityError, match=r"tls\.crt: No such file"):
-        read(tmp_path)
+    for folder, missing in ((tmp_path, tmp_path / "tls.crt"), (tmp_path / "none", tmp_path / "none")):
+        with pytest.raises(IdentityError) as error:
+            read(folder)
+        assert str(error.value) == (
+            f"cannot read {missing}: No such file or directory. The folder must hold tls.key, tls.crt and ca.crt."
+        )
+
+
+def test_a_secret_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    """Its first file is a pipe: when this is being read, the link goes over to another issue, and the rest goes away."""
+    old, new, link = tmp_path / "old", tmp_path / "new", tmp_path / "..data"
+    credentials = site_of(authority_of())
+    write(credentials, new)
+    old.mkdir()
+    os.mkfifo(old / "tls.key")
+    link.symlink_to(old)
+
+    def replaced() -> None:
+        with (old / "tls.key").open("wb"):
+            link.unlink()
+            link.symlink_to(new)
+
+    with ThreadPoolExecutor() as pool:
+        swap = pool.submit(replaced)
+        assert read(tmp_path) == credentials
+        swap.result()
 
 
 def test_no_key_is_printed_with_what_holds_it() -> None:
@@ -289,25 +366,64 @@ def test_a_sites_certificate_in_the_servers_place_fails_by_name_and_by_usage() -
     assert "its extended key usage lacks serverAuth, which a server needs" in usage
 
 
-def test_a_certificate_without_a_name_is_found() -> None:
+SITE_A = "spiffe://fedjob.local/job/job-1/site/a"
+
+
+@pytest.mark.parametrize(
+    ("uris", "expected"),
+    [
+        pytest.param([], f"the certificate has 0 URI SANs [], not one. Have one issued for {SITE_A}.", id="no name"),
+        pytest.param(
+            [SITE_A, "spiffe://x"],
+            f"the certificate has 2 URI SANs ['{SITE_A}', 'spiffe://x'], not one. Have one issued for {SITE_A}.",
+            id="two names",
+        ),
+        pytest.param(
+            ["https://x"],
+            "the certificate names nobody in a job: 'https://x' is not a SPIFFE URI: it must begin with spiffe://. "
+            f"Have one issued for {SITE_A}.",
+            id="a name of something else",
+        ),
+        pytest.param(
+            [SITE_A],
+            "the certificate is not for a TLS client: its extended key usage lacks clientAuth, which a site needs. "
+            f"Have one issued for {SITE_A}.",
+            id="a name, and no use",
+        ),
+    ],
+)
+def test_a_certificate_that_another_program_issued_is_told_what_it_lacks(uris: list[str], expected: str) -> None:
     authority = authority_of()
-    key = ec.generate_private_key(ec.SECP256R1())
-    bare = (
-        x509.CertificateBuilder()
-        .subject_name(authority.certificate.subject)
-        .issuer_name(authority.certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(NOW)
-        .not_valid_after(NOW + DAY)
-        .sign(authority.key, hashes.SHA256())
-    )
-    credentials = replace(site_of(authority), cert_pem=bare.public_bytes(Encoding.PEM))
-    key_problem, name_problem = problems(credentials, NOW, authority.site("a"))
-    assert "tls.key" in key_problem
-    assert name_problem == (
-        "the certificate has 0 URI SANs [], not one. Have one issued for spiffe://fedjob.local/job/job-1/site/a."
-    )
+    assert problems(named(authority, *uris), NOW, authority.site("a")) == [expected]
+
+
+def test_what_should_be_issued_is_said_also_to_a_process_that_does_not_know_who_it_is() -> None:
+    assert problems(named(authority_of()), NOW, None) == [
+        "the certificate has 0 URI SANs [], not one. Have one issued for a server or site of a job."
+    ]
+
+
+def test_an_authority_is_good_to_its_last_second_and_ends_with_what_it_issued() -> None:
+    authority = create_authority("job-1", now=NOW, lifetime=DAY)
+    credentials = issue(authority, authority.site("a"), now=NOW, lifetime=DAY)
+    assert problems(credentials, NOW + DAY, None) == []
+    assert problems(credentials, NOW + DAY + timedelta(seconds=1), None)[1:] == [
+        "the authority in ca.crt expired at 2030-01-11T12:00:00Z, and this machine's clock says 2030-01-11T12:00:01Z. "
+        "Start the job again, with a new authority."
+    ]
+
+
+def test_whatever_the_time_is_another_name_does_not_fit() -> None:
+    authority = authority_of()
+    credentials = site_of(authority)
+    assert misfits(credentials, authority.site("a")) == []
+    assert misfits(credentials, authority.site("b")) == problems(credentials, NOW, authority.site("b")) != []
+    (unreadable,) = misfits(replace(credentials, cert_pem=b""), None)
+    assert "is not readable as PEM (ValueError). Write them again." in unreadable
+
+
+def test_the_end_of_a_certificate_is_read_from_it() -> None:
+    assert not_after(site_of(authority_of()).cert_pem) == NOW + DAY
 
 
 @pytest.mark.parametrize("part", ["key_pem", "cert_pem", "ca_pem"])
@@ -341,3 +457,20 @@ def test_any_other_caller_is_refused_and_told_why(uri: str | None, why: str) -> 
     with pytest.raises(IdentityError) as error:
         admit(uri, "job-1", {"b", "a"})
     assert why in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("sites", "listed"),
+    [
+        pytest.param(0, "none", id="no sites"),
+        pytest.param(8, "s1, s2, s3, s4, s5, s6, s7, s8", id="as many as are listed"),
+        pytest.param(10, "s1, s10, s2, s3, s4, s5, s6, s7 and 2 more", id="more than are listed"),
+    ],
+)
+def test_an_unknown_site_is_told_some_of_those_that_the_job_has(sites: int, listed: str) -> None:
+    with pytest.raises(IdentityError) as error:
+        admit("spiffe://fedjob.local/job/job-1/site/c", "job-1", [f"s{n + 1}" for n in range(sites)])
+    assert str(error.value) == (
+        "the caller is site c of job job-1 (fedjob.local), and the job has no such site; "
+        f"it has {listed}. Add the site to spec.sites."
+    )
