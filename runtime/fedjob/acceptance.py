@@ -16,7 +16,6 @@ from typing import Any
 
 from .api import limits
 from .codec import Layout, difference_between
-from .dtypes import ITEM_BYTES
 from .model import PARTS, ParamsType, usable_weight
 from .text import one_line
 from .trees import Tree, as_sent, not_finite
@@ -135,7 +134,7 @@ def largest_parts(kind: str, sent: Mapping[str, Layout]) -> dict[str, int]:
     found = {name: layout.size + SLACK_BYTES for name, layout in sent.items()}
     if kind == "Train" and "optimizer_params" not in sent and "params" in sent:
         model = sent["params"]
-        numbers = sum((spec.stop - spec.start) // ITEM_BYTES[spec.dtype] for spec in model.specs)
+        numbers = sum(spec.count for spec in model.specs)
         found["optimizer_params"] = limits.OPTIMIZER_BYTES.value * numbers + 4 * model.data_start + SLACK_BYTES
     return found
 

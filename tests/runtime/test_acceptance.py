@@ -175,6 +175,47 @@ def test_a_header_that_cannot_be_read_is_malformed(text: str) -> None:
     assert refusal.message.startswith(("the header of the answer cannot be read: ", "metrics and meta "))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"num_examples": "5"}, "TypeError('num_examples is no number')", id="text as number of examples"),
+        pytest.param({"metrics": {"loss": True}}, "TypeError('loss is no number')", id="a truth value as a metric"),
+        pytest.param({"whole": "all"}, "ValueError(\"invalid literal for int() with base 10: 'all'\")", id="a word as size"),
+    ],
+)  # fmt: skip
+def test_what_is_malformed_is_named(change: dict[str, Any], message: str) -> None:
+    said = f"the header of the answer cannot be read: {message}"
+    assert read_header(json.dumps({**GOOD, **change})) == Refusal("Malformed", said)
+
+
+@pytest.mark.parametrize("outermost", [0, 1], ids=["a list", "a dict"])
+def test_a_header_may_be_nested_so_deep_and_no_deeper(outermost: int) -> None:
+    """The header itself and its meta are two of the levels."""
+    meta: Any = []
+    for level in range(29):
+        meta = {"a": 1, "b": meta} if level % 2 == outermost else [meta, 1]
+    assert isinstance(read_header(json.dumps({**GOOD, "meta": {"x": meta}})), Header)
+    deeper = json.dumps({**GOOD, "meta": {"x": [meta]}})
+    assert read_header(deeper) == Refusal("Malformed", "metrics and meta are nested more than 32 deep")
+
+
+def test_a_header_may_have_so_many_bytes_and_no_more() -> None:
+    text = Header().to_json()
+    assert isinstance(read_header(text + " " * ((64 << 10) - len(text))), Header)
+    refusal = Refusal("Malformed", "metrics and meta of 65537 bytes, allowed: 65536")
+    assert read_header(text + " " * ((64 << 10) + 1 - len(text))) == refusal
+
+
+@pytest.mark.parametrize(
+    ("said", "whole"),
+    [({}, 0), ({"whole": 0}, 0), ({"whole": 7}, 7), ({"whole": -7}, 0), ({"whole": 1 << 70}, 1 << 62)],
+    ids=["not said", "nothing", "some bytes", "less than nothing", "more than there are"],
+)
+def test_the_size_of_all_that_a_script_gave_is_within_bounds(said: dict[str, int], whole: int) -> None:
+    header = read_header(json.dumps({k: v for k, v in {**GOOD, "whole": None, **said}.items() if v is not None}))
+    assert header == Header(whole=whole)
+
+
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.just("\ud800")),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
@@ -285,6 +326,28 @@ def test_a_part_that_was_not_sent_out_is_finite() -> None:
     assert refusal.message.endswith("then leave it out of optimizer_params")
 
 
+@pytest.mark.parametrize(
+    ("part", "params_type", "accepted"),
+    [
+        pytest.param("params", "FULL", True, id="a constant of the model"),
+        pytest.param("params", "DIFF", False, id="a difference from a constant is finite"),
+        pytest.param("optimizer_params", "DIFF", True, id="an optimizer's state is no difference"),
+    ],
+)
+def test_a_constant_comes_back_as_it_was_sent_but_not_in_a_difference(
+    part: str, params_type: str, accepted: bool
+) -> None:
+    tree = in_memory({"w": np.array([1, np.inf])})
+    sent = {"params": in_memory(MODEL), part: tree}
+    refusal = check_parts("Train", sent, dict(sent), params_type=params_type)
+    expected = Refusal(
+        "NotFinite",
+        "params: 'w' holds NaN or infinity that was not sent out; training has diverged, or it is a constant that differs "
+        "between sites: then exclude it with '!w' in spec.model.exchange.include",
+    )
+    assert refusal == (None if accepted else expected)
+
+
 def test_an_evaluation_needs_no_tensors() -> None:
     assert refused("Evaluate") is None
 
@@ -304,6 +367,15 @@ def test_an_evaluation_needs_no_tensors() -> None:
 )
 def test_the_mean_of_metrics(weighted: list[tuple[float, Mapping[str, float]]], expected: dict[str, float]) -> None:
     assert mean_metrics(weighted) == expected
+
+
+def test_the_metrics_that_most_sites_sent_come_first() -> None:
+    weighted = [
+        (1.0, {"mine": 1.0, "loss": 2.0}),
+        (1.0, {"loss": 4.0, "yours": 1.0}),
+        (1.0, {"yours": 3.0, "loss": 3.0}),
+    ]
+    assert list(mean_metrics(weighted).items()) == [("loss", 3.0), ("yours", 2.0), ("mine", 1.0)]
 
 
 SENT = in_memory({"w": np.zeros((10, 100), np.float16), "n": np.array(1)}).layout
@@ -328,6 +400,21 @@ def test_an_optimizers_state_that_was_not_sent_is_bounded_by_the_models_numbers(
     assert announced("Train", ("params", SENT.size), ("optimizer_params", most + 1)) == "TooLarge"
 
 
+@pytest.mark.parametrize(
+    ("kind", "sent", "expected"),
+    [
+        ("Train", [], {}),
+        ("Train", ["params"], {"params": SENT.size + SLACK_BYTES, "optimizer_params": 16 * 1001 + 4 * SENT.data_start + SLACK_BYTES}),
+        ("Evaluate", ["params"], {"params": SENT.size + SLACK_BYTES}),
+        ("Train", ["optimizer_params"], {"optimizer_params": SENT.size + SLACK_BYTES}),
+    ],
+)  # fmt: skip
+def test_only_a_training_may_answer_with_an_optimizers_state_that_was_not_sent(
+    kind: str, sent: list[str], expected: dict[str, int]
+) -> None:
+    assert largest_parts(kind, dict.fromkeys(sent, SENT)) == expected
+
+
 def test_an_optimizers_state_that_was_sent_is_bounded_by_that() -> None:
     state = in_memory({"m": np.zeros(5000)}).layout
     largest = largest_parts("Train", {"params": SENT, "optimizer_params": state})
@@ -337,6 +424,20 @@ def test_an_optimizers_state_that_was_sent_is_bounded_by_that() -> None:
 def test_all_parts_together_are_bounded_by_the_field() -> None:
     assert announced("Train", ("params", 60), ("optimizer_params", 40), most=100) == ""
     assert announced("Train", ("params", 60), ("optimizer_params", 41), most=100) == "TooLarge"
+
+
+def test_what_is_announced_too_large_is_told_by_which_bound() -> None:
+    upload = "0123456789abcdef" * 2
+    assert check_announced("Train", upload, [("params", 100)], {"params": 100}, 100) is None
+    assert check_announced("Train", upload, [("params", 101)], {"params": 100}, 200) == Refusal(
+        "TooLarge", "params: 101 bytes announced, allowed after what was sent out: 100"
+    )
+    assert check_announced("Train", upload, [("params", 101)], {}, 100) == Refusal(
+        "TooLarge", "101 bytes announced, allowed: 100 (spec.model.exchange.maxBytes)"
+    )
+    assert check_announced("Train", upload, [("x", 1), ("params", 1)], {}, 100) == Refusal(
+        "Malformed", "2 parts announced; allowed for Train: ['optimizer_params', 'params'], each once"
+    )
 
 
 @pytest.mark.parametrize(
