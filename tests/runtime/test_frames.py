@@ -66,6 +66,39 @@ def test_a_chunk_with_something_behind_it_is_still_a_chunk() -> None:
     assert read_frame(message) == Piece(1, 2, b"d" * 16, b"x")
 
 
+@pytest.mark.parametrize(
+    ("message", "refusal"),
+    [
+        pytest.param(b"\x08", "a number in a message is cut short or too long", id="no number"),
+        pytest.param(b"\x08\x80", "a number in a message is cut short or too long", id="half a number"),
+        pytest.param(b"\x22\x02x", "a chunk is cut short", id="half of the data"),
+        pytest.param(b"\x79" + bytes(7), "a chunk is cut short", id="seven bytes of eight"),
+        pytest.param(b"\x7d" + bytes(3), "a chunk is cut short", id="three bytes of four"),
+        pytest.param(b"\x0b", "a chunk has a field of unknown kind 3", id="a group"),
+        pytest.param(b"\x08\x01" * 17, "a chunk of more than 16 fields; the format has 4", id="too many fields"),
+    ],
+)
+def test_what_is_wrong_with_a_chunk_is_said(message: bytes, refusal: str) -> None:
+    with pytest.raises(TransportError) as error:
+        read_chunk(message)
+    assert str(error.value) == refusal
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(b"\x08\xff\xff\xff\xff\xff\x01\x22\x01x", id="a part beyond 32 bits"),
+        pytest.param(b"\x10" + b"\xff" * 9 + b"\x7f", id="an offset beyond 64 bits"),
+        pytest.param(b"\x0a\x01\x07\x18\x05\x20\x06", id="each field of another kind"),
+        pytest.param(b"\x22\x01a\x22\x01b\x08\x01\x08\x02", id="twice: the last one counts"),
+    ],
+)
+def test_odd_chunks_are_read_as_the_library_reads_them(message: bytes) -> None:
+    assert read_chunk(message) == of_library(wire.Chunk.FromString(message))
+    frame = b"\x12" + bytes([len(message)]) + message
+    assert read_frame(frame) == of_library(wire.Frame.FromString(frame).chunk)
+
+
 @pytest.mark.parametrize("cut", range(1, 30))
 def test_a_chunk_that_is_cut_short_is_refused(cut: int) -> None:
     whole = chunk(Piece(300, 1 << 40, b"d" * 16, b"x" * 200))
@@ -108,6 +141,14 @@ def test_a_message_without_a_chunk_is_small(tail: bytes) -> None:
         read_frame(message)
     with pytest.raises(TransportError, match="the message Upward has"):
         read_small(wire.Upward, message)
+
+
+def test_a_message_may_be_as_long_as_is_allowed_and_no_longer() -> None:
+    most = SMALL_MESSAGE_BYTES.value
+    assert read_small(wire.Upward, b"\x78\x01" * (most // 2)) is not None
+    with pytest.raises(TransportError) as error:
+        read_small(wire.Upward, b"\x78\x01" * (most // 2) + b"\0")
+    assert str(error.value) == f"the message Upward has {most + 1} bytes; allowed: {most} without a chunk"
 
 
 @pytest.mark.parametrize("kind", [wire.Upward, wire.Wanted])
