@@ -202,10 +202,13 @@ def open_stored(path: Path, digest: str | None = None) -> Stored:
             prefix = f.read(8)
             if len(prefix) < 8:
                 raise StateError(f"{path}: truncated: {len(prefix)} bytes")
-            header = prefix + f.read(header_length(prefix) - 8)
-        layout = parse(header) if len(header) == header_length(prefix) else None
-        if layout is None or path.stat().st_size != layout.size:
-            raise StateError(f"{path}: {path.stat().st_size} bytes, its header says {layout and layout.size}")
+            length = header_length(prefix)
+            header = prefix + f.read(length - 8)
+        if len(header) < length:
+            raise StateError(f"{path}: truncated: {len(header)} of the {length} bytes of its header")
+        layout = parse(header)
+        if (size := path.stat().st_size) != layout.size:
+            raise StateError(f"{path}: {size} bytes, its header says {layout.size}")
         table = file_table(path)
     except OSError as e:
         raise StateError(f"{path}: {e.strerror}") from e

@@ -274,17 +274,50 @@ def test_any_truncation_is_noticed_even_without_a_digest(tmp_path_factory: Any, 
         open_stored(path)
 
 
-def test_bytes_behind_the_last_tensor_are_noticed(tmp_path: Path) -> None:
-    write_values(tmp_path / "m", TREE)
-    with (tmp_path / "m").open("ab") as f:
-        f.write(b"x")
-    with pytest.raises(StateError, match="its header says"):
+GOOD = bytes(flatten(TREE).read(0, flatten(TREE).layout.size))
+HEADER = flatten(TREE).layout.data_start
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        pytest.param(None, "No such file or directory", id="missing"),
+        pytest.param(b"", "truncated: 0 bytes", id="empty"),
+        pytest.param(GOOD[:7], "truncated: 7 bytes", id="shorter than the length of its header"),
+        pytest.param(GOOD[:8], f"truncated: 8 of the {HEADER} bytes of its header", id="only its header's length"),
+        pytest.param(GOOD[:50], f"truncated: 50 of the {HEADER} bytes of its header", id="half a header"),
+        pytest.param(GOOD[:-1], f"{len(GOOD) - 1} bytes, its header says {len(GOOD)}", id="without its last byte"),
+        pytest.param(bytes([*GOOD, 0]), f"{len(GOOD) + 1} bytes, its header says {len(GOOD)}", id="one byte more"),
+        pytest.param(GOOD[:8] + b"x" * (len(GOOD) - 8), "not a tensor file: header is not JSON (", id="no header"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(data: bytes | None, problem: str, tmp_path: Path) -> None:
+    if data is not None:
+        (tmp_path / "m").write_bytes(data)
+    with pytest.raises(StateError) as error:
         open_stored(tmp_path / "m")
+    assert str(error.value).startswith(f"{tmp_path / 'm'}: {problem}")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="nowhere: No such file"):
-        open_stored(tmp_path / "nowhere")
+def test_a_file_of_other_numbers_is_told_from_the_one_that_was_meant(tmp_path: Path) -> None:
+    meant, found = (write_values(tmp_path / name, {"w": np.array(name == "found")}) for name in ("meant", "found"))
+    with pytest.raises(StateError) as error:
+        open_stored(found.path, meant.digest)
+    assert str(error.value) == (f"{found.path}: altered: digest {found.digest[:16]}…, expected {meant.digest[:16]}…")
+
+
+def test_a_file_is_closed_when_its_tree_is_let_go(tmp_path: Path) -> None:
+    """A job of many rounds opens one for each."""
+    stored = write_values(tmp_path / "m", TREE)
+
+    def opened() -> int:
+        return sum(link.exists() and link.samefile(tmp_path / "m") for link in Path("/proc/self/fd").iterdir())
+
+    stored.bytes_at(0, 1)
+    stored.bytes_at(1, 1)
+    assert opened() == 1
+    del stored
+    assert opened() == 0
 
 
 def test_a_file_that_shrinks_while_it_is_used_says_so(tmp_path: Path) -> None:
