@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob.api import StopWhen
-from fedjob.stopping import reached
+from fedjob.stopping import reached, unsent
 
 
 def rule(**fields: Any) -> StopWhen:
@@ -55,3 +55,23 @@ def test_patience_never_ends_a_job_in_its_first_rounds_nor_at_its_best(values: l
     if reached(rule(patience_rounds=patience), values):
         assert len(values) > patience
         assert max(values[-patience:]) <= max(values[:-patience])
+
+
+@pytest.mark.parametrize(
+    ("when", "sent", "said"),
+    [
+        pytest.param(None, [], "", id="no rule"),
+        pytest.param(rule(value=1.0), ["loss", "m"], "", id="it was sent"),
+        pytest.param(rule(value=1.0), [], "; sites sent none, FLModel(metrics={…})", id="nothing was sent"),
+        pytest.param(rule(value=1.0), ["loss", "auc"], "; sites sent auc, loss", id="others were sent"),
+        pytest.param(rule(value=1.0), ["loss", "mm", "M"], " (did you mean mm?); sites sent M, loss, mm",
+                     id="one with a name much like it"),
+        pytest.param(rule(value=1.0), list("987654321"), "; sites sent 1, 2, 3, 4, 5, 6, 7, 8", id="very many"),
+        pytest.param(rule(value=1.0), ["m\n"], " (did you mean m ?); sites sent m ", id="a name that would break the line"),
+    ],
+)  # fmt: skip
+def test_a_metric_that_no_site_sends_is_named_with_those_that_they_do(
+    when: StopWhen | None, sent: list[str], said: str
+) -> None:
+    whole = f"no site sent the metric m that spec.workflow.stopWhen.metric names{said}; without it all 5 rounds are run"
+    assert unsent(when, sent, 5) == (said and whole)
