@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,28 @@ def test_there_is_no_state_before_the_first_save(tmp_path: Path) -> None:
     assert load(tmp_path / "nothing", State) is None
 
 
+def test_what_comes_first_finds_the_new_model_and_the_old_state(tmp_path: Path) -> None:
+    """Such as a record of a round, which must be in the history before the round is over."""
+    save(tmp_path, State(1, model(1.0)), 0.0)
+    seen: list[Any] = []
+    save(tmp_path, State(2, model(2.0)), 0.0, first=lambda: seen.append((names(tmp_path), loaded(tmp_path).round)))
+    assert seen == [(["checkpoint.json", "model-000001.safetensors", "model-000002.safetensors"], 1)]
+
+
+def test_files_beside_the_state_are_forced_with_it_until_a_state_is_durable(tmp_path: Path) -> None:
+    beside, absent = tmp_path / "history.jsonl", tmp_path / "absent"
+    beside.write_text("{}")
+    save(tmp_path / "c", State(1, model(1.0)), 0.0, also=[beside])
+    with pytest.raises(FileNotFoundError, match="absent"):
+        save(tmp_path / "c", State(2, model(2.0)), 0.0, also=[beside, absent])
+    with pytest.raises(FileNotFoundError, match="absent"):
+        make_durable(tmp_path / "c", [absent])
+    assert loaded(tmp_path / "c").round == 1
+    make_durable(tmp_path / "c", [beside])
+    save(tmp_path / "c", State(2, model(2.0)), 0.0, also=[absent])
+    assert loaded(tmp_path / "c").round == 2
+
+
 def test_old_files_and_what_a_killed_process_left_are_removed(tmp_path: Path) -> None:
     save(tmp_path, State(0, model(0.0), model(0.0)), 0.0)
     (tmp_path / ".model-000001.safetensors.x7f3").write_bytes(b"half a model")
@@ -137,7 +160,12 @@ def test_a_kill_after_any_file_leaves_one_valid_state(tmp_path: Path, count: int
 # ------------------------------------------------------------------------------------------------------- power cut
 
 
-def test_a_damaged_state_gives_way_to_the_last_that_was_forced_to_the_disk(tmp_path: Path) -> None:
+BACK = "the newest state is damaged, going back to the last one that was forced to the disk: "
+
+
+def test_a_damaged_state_gives_way_to_the_last_that_was_forced_to_the_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     save(tmp_path, State(1, model(1.0)), 3.0)
     make_durable(tmp_path)
     save(tmp_path, State(2, model(2.0)), 5.0)
@@ -147,6 +175,7 @@ def test_a_damaged_state_gives_way_to_the_last_that_was_forced_to_the_disk(tmp_p
     found = load(tmp_path, State)
     assert found is not None
     assert (found[0].round, first(found[0].model), found[1]) == (1, 1.0, 3.0)
+    assert caplog.messages == [f"{BACK}{tmp_path / 'model-000003.safetensors'}: truncated: 0 bytes"]
 
 
 def test_a_state_that_is_being_saved_is_not_removed_with_the_old_ones(tmp_path: Path) -> None:
@@ -223,7 +252,9 @@ def test_large_files_of_an_old_state_become_spares(tmp_path: Path) -> None:
     assert names(tmp_path / "spare") == []
 
 
-def test_a_state_that_is_not_known_gives_way_to_one_that_was_forced(tmp_path: Path) -> None:
+def test_a_state_that_is_not_known_gives_way_to_one_that_was_forced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     save(tmp_path, State(1, model(1.0)), 3.0)
     assert load(tmp_path, State, lambda state: state.round < 1) is not None, "there is no other"
     make_durable(tmp_path)
@@ -232,6 +263,23 @@ def test_a_state_that_is_not_known_gives_way_to_one_that_was_forced(tmp_path: Pa
     assert found is not None
     assert (found[0].round, found[1]) == (1, 3.0)
     assert loaded(tmp_path).round == 1, "it is the newest now"
+    assert caplog.messages == [f"{BACK}it is not known to the history"]
+
+
+def test_a_state_without_its_newest_manifest_is_the_last_that_was_forced(tmp_path: Path) -> None:
+    save(tmp_path, State(1, model(1.0)), 3.0)
+    make_durable(tmp_path)
+    (tmp_path / "checkpoint.json").unlink()
+    assert loaded(tmp_path).round == 1
+    assert (tmp_path / "checkpoint.json").read_bytes() == (tmp_path / "durable.json").read_bytes()
+
+
+def test_a_keeper_does_not_hold_up_the_end_of_its_process(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "keeper"]
+    assert thread.daemon
+    keeper.close(60)
+    assert not thread.is_alive()
 
 
 # --------------------------------------------------------------------------------------------------------- damage
@@ -270,7 +318,7 @@ def test_a_missing_model_is_an_error_that_names_the_file(tmp_path: Path) -> None
     ("change", "message"),
     [
         pytest.param(lambda m: {**m, "version": 1}, "version 1, this program reads 2", id="another version"),
-        pytest.param(lambda _: {}, "not a checkpoint", id="nothing in it"),
+        pytest.param(lambda _: {}, rf"not a checkpoint of {__name__}: KeyError\('version'\)", id="nothing in it"),
         pytest.param(lambda m: [m], "not a checkpoint", id="a list"),
         pytest.param(lambda m: {**m, "trees": []}, "not a checkpoint", id="a list of trees"),
         pytest.param(lambda m: {**m, "trees": {}}, "not a checkpoint", id="the model is missing"),
@@ -287,6 +335,25 @@ def test_a_manifest_that_is_none_is_refused_by_name(tmp_path: Path, change: Any,
     path.write_text(json.dumps(changed))
     with pytest.raises(StateError, match=rf"checkpoint\.json: {message}"):
         load(tmp_path, State)
+
+
+@pytest.mark.parametrize("check", [{}, {"check": None}, {"check": "0" * 64}], ids=["none", "null", "another"])
+def test_a_manifest_without_its_check_is_altered(tmp_path: Path, check: dict[str, Any]) -> None:
+    save(tmp_path, State(7, model(1.0)), 0.0)
+    path = tmp_path / "checkpoint.json"
+    manifest = json.loads(path.read_text())
+    del manifest["check"]
+    path.write_text(json.dumps({**manifest, **check}))
+    with pytest.raises(StateError) as error:
+        load(tmp_path, State)
+    assert str(error.value) == f"{path}: altered: its check does not fit what it says"
+
+
+def test_a_manifest_that_cannot_be_read_is_named_with_the_disks_word(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.json").mkdir()
+    with pytest.raises(StateError) as error:
+        load(tmp_path, State)
+    assert str(error.value) == f"{tmp_path / 'checkpoint.json'}: Is a directory"
 
 
 @settings(max_examples=60, deadline=None)
