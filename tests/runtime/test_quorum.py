@@ -204,3 +204,14 @@ def test_a_round_that_needs_nobody_takes_whoever_answers() -> None:
     assert decide(rule, Asked(frozenset("ab"), frozenset("b"), {"a": "BadWeight"}), 0.0) == Closed()
     assert decide(rule, Asked(frozenset("ab"), out={"a": "BadWeight"}, lost={"b": "PeerLost"}), 0.0) == Closed()
     assert decide(rule, Asked(frozenset("ab")), 60.0) == Closed()
+
+
+def test_a_site_that_is_there_and_silent_is_told_from_one_that_left() -> None:
+    state = Asked(frozenset("abc"), out={"a": "Declined: no"}, silent={"a": "not seen", "b": "b trains since 9:00"})
+    assert decide(Rule(quorum=2, deadline_seconds=60.0), state, 60.0) == NotMet(
+        "2 of 3 answers needed, 0 came (a: Declined: no; b: b trains since 9:00; c: no answer)"
+    )
+
+
+def test_lost_sites_are_waited_for_however_short_the_policy_says() -> None:
+    assert decide(replace(RULE, wait_seconds=0.5), asked("a", lost="bc"), 1) == Wait(60.0)
