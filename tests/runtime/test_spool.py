@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ PARTS = {
     "optimizer_params": file_of({"m": [np.ones(7)]}),
 }
 TOTAL = sum(map(len, PARTS.values()))
+SIZE = len(PARTS["params"])
 
 
 def table_of(data: bytes) -> Table:
@@ -166,6 +168,63 @@ def test_a_sealed_part_is_the_tree_that_was_sent_and_can_be_found_again(tmp_path
     assert stored.read(stored.layout.by_name["w"], 0, 3).tolist() == [0, 1, 2]
 
 
+def test_what_the_journal_keeps_of_a_part_is_its_files_name_and_digest(tmp_path: Path) -> None:
+    spool = announced(tmp_path)
+    send(spool, 1000)
+    assert {name: facts(stored) for name, stored in spool.seal(DIGESTS).items()} == {
+        "params": {"file": f"{STEM}.u1.params", "digest": DIGESTS[0]},
+        "optimizer_params": {"file": f"{STEM}.u1.optimizer_params", "digest": DIGESTS[1]},
+    }
+
+
+def test_a_chunk_that_is_held_can_be_read_until_the_file_has_it_no_more(tmp_path: Path) -> None:
+    spool = announced(tmp_path)
+    send(spool, 1000)
+    last = len(PARTS["optimizer_params"]) // CHUNK
+    for part, index in ((0, 0), (0, 2), (1, last)):
+        assert spool.read(part, index) == piece_of(part, index * CHUNK)
+    with (tmp_path / f"{STEM}.u1.params").open("r+b") as file:
+        file.seek(2 * CHUNK)
+        file.write(b"!")
+    assert spool.read(0, 2) is None
+    assert spool.held == TOTAL - CHUNK
+    assert spool.read(0, 2) is None
+    assert spool.held == TOTAL - CHUNK
+    assert [(r.part, r.start, r.stop) for r in spool.lacks()] == [(0, 2 * CHUNK, 3 * CHUNK)]
+    spool.write(piece_of(0, 2 * CHUNK))
+    assert spool.read(0, 2) == piece_of(0, 2 * CHUNK)
+
+
+def test_room_that_the_disk_has_yet_to_find_is_known_while_the_files_are_open(tmp_path: Path) -> None:
+    """A hole has none."""
+    sizes = {"params": 1 << 20, "optimizer_params": 1 << 18}
+    spool = Spool(tmp_path, STEM, "u1", list(sizes.items()))
+    assert spool.unwritten() == 0
+    spool.open()
+    assert spool.unwritten() == sum(sizes.values())
+    data = bytes(CHUNK)
+    spool.write(Piece(1, 0, digest(data), data))
+    assert sum(sizes.values()) - (64 << 10) <= spool.unwritten() < sum(sizes.values())
+    spool.close()
+    assert spool.unwritten() == 0
+
+
+def test_who_else_may_read_an_upload_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        announced(tmp_path / "made" / "here").close()
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "made" / "here").iterdir()} == {0o640}
+
+
+def test_a_chunk_of_a_part_that_was_not_announced_is_refused(tmp_path: Path) -> None:
+    spool = announced(tmp_path)
+    with pytest.raises(TransportError) as error:
+        spool.write(Piece(2, 0, b"d" * 16, b"x"))
+    assert str(error.value) == "chunk of part 2, of 2 parts"
+
+
 def test_another_upload_of_the_same_site_drops_the_old_files(tmp_path: Path) -> None:
     """A script that was started again has trained again, and sends other bytes."""
     send(announced(tmp_path), 3)
@@ -270,6 +329,19 @@ def test_numbers_are_looked_at_as_they_come(tmp_path: Path, bad: float, dtype: s
     assert spool.looked_at() == {"params": ["w"]}
 
 
+@pytest.mark.parametrize("spaces", range(8))
+def test_numbers_that_lie_across_two_chunks_are_left_to_others(tmp_path: Path, spaces: int) -> None:
+    """As another tool may write them: its header has any length."""
+    text = b'{"w":{"dtype":"F64","shape":[40],"data_offsets":[0,320]}}' + b" " * spaces
+    values = np.zeros(40)
+    values[33] = np.nan
+    parts = {"params": len(text).to_bytes(8, "little") + text + values.tobytes()}
+    spool = announced(tmp_path, parts=parts)
+    send(spool, 1000, parts)
+    aligned = (len(text) + 8) % 8 == 0
+    assert spool.looked_at() == ({"params": ["w"]} if aligned else {})
+
+
 def test_numbers_whose_header_came_late_are_left_to_others(tmp_path: Path) -> None:
     spool = announced(tmp_path)
     spool.write(piece_of(0, 2 * CHUNK))
@@ -296,12 +368,20 @@ def test_a_file_of_an_earlier_round_is_written_over_and_nothing_of_it_is_left(tm
     ("data", "message"),
     [
         pytest.param(b"abc", "part 'params' is not a tensor file: 3 bytes", id="three bytes"),
-        pytest.param(b"\x00" * 20, "header of 0 bytes", id="zeros"),
+        pytest.param(b"\x00" * 20, "not a tensor file: header of 0 bytes, allowed: 2 to", id="zeros"),
         pytest.param(b"\xff" * 20, "header of", id="ones"),
-        pytest.param(PARTS["params"] + b"x", "its header says", id="a byte more than its header says"),
-        pytest.param(PARTS["params"][:-1], "its header says", id="a byte less than its header says"),
+        pytest.param(
+            PARTS["params"] + b"x",
+            f"part 'params': {SIZE + 1} bytes, its header says {SIZE}",
+            id="a byte more than its header says",
+        ),
+        pytest.param(
+            PARTS["params"][:-1],
+            f"part 'params': {SIZE - 1} bytes, its header says {SIZE}",
+            id="a byte less than its header says",
+        ),
         pytest.param((5).to_bytes(8, "little") + b"[1,2]", "not a JSON object", id="a list as header"),
-        pytest.param(b"", "0 bytes", id="nothing"),
+        pytest.param(b"", "part 'params' is not a tensor file: 0 bytes", id="nothing"),
     ],
 )
 def test_a_part_that_is_no_tensor_file_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
