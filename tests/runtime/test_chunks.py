@@ -142,11 +142,16 @@ def test_a_sender_waits_for_what_is_wanted_seals_and_waits_again() -> None:
         pytest.param(Range(0, 0, 3), id="to within a chunk"),
         pytest.param(Range(0, 4, 8), id="past the end"),
         pytest.param(Range(0, 4, 4), id="nothing"),
+        pytest.param(Range(0, 4, 0), id="backwards"),
     ],
 )
 def test_a_range_that_there_is_not_is_refused(wanted: Range) -> None:
-    with pytest.raises(TransportError, match=f"wants bytes {wanted.start} to {wanted.stop}"):
+    with pytest.raises(TransportError) as error:
         Sending([6, 4], 9, CHUNK).want([wanted])
+    size = [6, 4, 0][wanted.part]
+    assert str(error.value) == (
+        f"the receiver wants bytes {wanted.start} to {wanted.stop} of part {wanted.part}, of {size} bytes"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -180,6 +185,7 @@ def test_a_request_names_so_many_ranges_at_the_most() -> None:
     ("offset", "length"),
     [
         pytest.param(1, 4, id="off the border"),
+        pytest.param(-4, 4, id="before the beginning"),
         pytest.param(0, 3, id="too short"),
         pytest.param(4, 4, id="the last one too long"),
         pytest.param(8, 4, id="behind the end"),
@@ -190,6 +196,19 @@ def test_a_request_names_so_many_ranges_at_the_most() -> None:
 def test_a_chunk_that_cannot_be_of_the_object_is_refused(offset: int, length: int) -> None:
     with pytest.raises(TransportError, match=f"chunk of {length} bytes at {offset} of an object of 6"):
         Table(6, chunk_bytes=CHUNK).place(offset, length)
+
+
+def test_a_chunk_counts_once_however_often_it_is_entered_or_dropped() -> None:
+    table = Table(6, chunk_bytes=CHUNK)
+    assert (table.held, table.at(1), table.complete, table.to_bytes()) == (0, b"", False, bytes(32))
+    for _ in range(2):
+        table.put(1, b"d" * 16)
+        assert (table.held, table.at(1), list(table.lacks())) == (2, b"d" * 16, [(0, 4)])
+    table.put(0, b"e" * 16)
+    assert (table.held, table.complete, table.to_bytes()) == (6, True, b"e" * 16 + b"d" * 16)
+    for _ in range(2):
+        table.drop(1)
+        assert (table.held, table.at(1), list(table.lacks())) == (4, b"", [(4, 6)])
 
 
 def test_an_empty_object_is_complete_and_has_a_digest() -> None:
