@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjob.aggregation import agree, combine, mean, uniform, unlike
+from fedjob.aggregation import agree, combine, mean, uniform, unlike, weighted_mean
 from fedjob.peers import Answer
 from fedjob.stored import write, write_values
 from fedjob.trees import BLOCK_ELEMENTS, in_memory
@@ -22,6 +22,7 @@ from fedjob.trees import BLOCK_ELEMENTS, in_memory
 FLOATS: list[Any] = [
     np.float64, np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
 ]  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("error")  # of numpy: overflow on the way to a mean is no news to anybody
 LAW = settings(max_examples=50, deadline=None)
 WEIGHTS = st.floats(1e-3, 1e6)
 
@@ -185,6 +186,19 @@ def test_weights_of_any_size_are_shares(folder: Path, weights: list[float]) -> N
     )
     expected = [2.0, 2.0] if weights[0] == weights[1] else [1.0, -4.0]
     assert got.tolist() == expected
+
+
+def test_uniform_counts_a_site_as_one_whatever_it_was_trained_on() -> None:
+    assert uniform(answer("a", {}, 12.5)) == 1.0
+
+
+def test_each_tree_of_a_mean_has_its_share() -> None:
+    trees = [in_memory({"w": np.full(1, x)}) for x in (0.0, 8.0)]
+    spec = trees[0].layout.specs[0]
+    assert weighted_mean(trees, [0.25, 0.75]).read(spec, 0, 1).tolist() == [6.0]
+    for shares in ([1.0], [0.5, 0.25, 0.25]):
+        with pytest.raises(ValueError, match="argument 2 is"):
+            weighted_mean(trees, shares).read(spec, 0, 1)
 
 
 def test_a_mean_of_nothing_is_an_error_not_a_zero() -> None:
