@@ -193,6 +193,76 @@ def test_a_tree_is_not_given_out_before_its_last_byte() -> None:
         inflow.tree()
 
 
+@pytest.mark.parametrize("here", [0, 5])
+def test_bytes_that_come_before_the_header_are_refused(here: int) -> None:
+    inflow = Inflow()
+    inflow.write(bytes(here))
+    with pytest.raises(CodecError) as refused:
+        inflow.write_at(here + 1, b"x")
+    assert str(refused.value) == f"bytes at {here + 1} before the header, of which {here} bytes are here"
+    assert (inflow.position, inflow.layout) == (here, None)
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_bytes_past_the_end_are_counted_wherever_they_begin(at: int) -> None:
+    outflow = flatten({"a": np.zeros(2)})
+    size, start = outflow.layout.size, outflow.layout.data_start
+    inflow = Inflow(size=size)
+    inflow.write(outflow.layout.header)
+    with pytest.raises(CodecError) as refused:
+        inflow.write_at(start + at, bytes(17))
+    assert str(refused.value) == f"{at + 1} bytes past the end of a file of {size}"
+
+
+@pytest.mark.parametrize("length", range(8))
+def test_a_file_shorter_than_its_headers_length_says_so(length: int) -> None:
+    with pytest.raises(CodecError) as refused:
+        header_length(bytes(length))
+    assert str(refused.value) == f"not a tensor file: it ends after {length} bytes"
+
+
+@pytest.mark.parametrize("length", [2, 1000])
+def test_a_headers_length_may_be_at_its_bounds(length: int) -> None:
+    assert header_length(struct.pack("<Q", length), 1000) == 8 + length
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"a": entry(dtype="C64")}, "tensor 'a': dtype 'C64' is not known; allowed: F64, F32, F16, BF16, F8_E4M3, F8_E5M2, "
+                                    "I64, I32, I16, I8, U64, U32, U16, U8, BOOL"),
+        ({"a": entry(shape=[2])}, "tensor 'a': shape [2] of U8 does not fill bytes 0 to 1"),
+        ({"a": entry(shape=[1] * 65)}, f"tensor 'a': shape [{'1, ' * 33}… of U8 does not fill bytes 0 to 1"),
+        ({"a" * 120: 3}, f"tensor '{'a' * 99}…: entry has no dtype, shape and data_offsets"),
+        ({"a": entry(), "b" * 120: entry()}, f"tensor '{'b' * 99}… starts at byte 0, expected 1"),
+        (b"[" + b"x" * 3, "not a tensor file: header is not JSON (Expecting value: line 1 column 2 (char 1))"),
+    ],
+    ids=["a dtype", "a shape", "many dimensions", "a long name", "a long name again", "no JSON"],
+)  # fmt: skip
+def test_what_is_wrong_with_a_header_is_said_in_few_words(entries: Any, message: str) -> None:
+    with pytest.raises(CodecError) as refused:
+        parse(header(entries))
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        pytest.param({"a": entry(shape=[1] * 64)}, id="64 dimensions"),
+        pytest.param({"a": entry(shape=[0, 2**62], offsets=[0, 0])}, id="an emptiness that 63 bits can count"),
+        pytest.param({"a": entry(dtype="F32", shape=[], offsets=[0, 4])}, id="a number alone"),
+        pytest.param({"__metadata__": {"other": "x"}, "a": entry()}, id="what another program notes"),
+        pytest.param({"__metadata__": None}, id="no metadata"),
+        pytest.param({}, id="nothing"),
+    ],
+)
+def test_a_header_at_its_bounds_is_parsed_and_kept_as_it_came(good: dict[str, Any]) -> None:
+    layout = parse(header(good))
+    assert layout.header == header(good)
+    assert [s.name for s in layout.specs] == [name for name in good if name != "__metadata__"]
+    assert (layout.skeleton, layout.framework) == ("", "")
+
+
 # ---------------------------------------------------------------------------------------------------- differences
 
 

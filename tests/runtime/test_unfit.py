@@ -156,15 +156,6 @@ def test_a_tensor_over_several_devices_is_refused_by_its_name() -> None:
         dist.destroy_process_group()
 
 
-def test_bytes_that_cannot_be_read_are_named() -> None:
-    """A tensor that was right when the tree was taken apart, and is gone when its bytes are sent."""
-    tensor = torch.ones(4)
-    outflow = flatten({"w": tensor})
-    tensor.untyped_storage().resize_(0)
-    with pytest.raises(CodecError, match="w: its bytes cannot be read: RuntimeError"):
-        outflow.read(0, outflow.layout.size)
-
-
 class Buffer(torch.nn.Parameter):
     """A class that adds attributes and changes nothing of how the elements lie."""
 
@@ -215,29 +206,3 @@ def test_a_mapping_of_any_class_arrives_as_a_dict(mapping: Mapping[str, Any]) ->
 def test_an_object_with_attributes_is_no_tree() -> None:
     with pytest.raises(CodecError, match="the value itself: a SimpleNamespace cannot travel"):
         flatten(SimpleNamespace(w=1.0))
-
-
-@pytest.mark.parametrize(
-    ("patterns", "names"),
-    [
-        pytest.param(["a*"], ["a", "ab"], id="those that a pattern fits"),
-        pytest.param(["!ab"], ["a", "b"], id="all but one"),
-        pytest.param(["a*", "!ab"], ["a"], id="those that one fits, without those that another excludes"),
-        pytest.param(["!a*", "ab"], [], id="what is excluded stays so, in whatever order"),
-        pytest.param(["!x"], ["a", "ab", "b"], id="nothing is excluded"),
-    ],
-)
-def test_patterns_choose_and_exclude(patterns: list[str], names: list[str]) -> None:
-    outflow = flatten({"a": np.ones(2), "ab": np.ones(3), "b": np.ones(4)}, chooser(patterns))
-    assert list(outflow.layout.by_name) == names
-    assert sorted([*outflow.layout.by_name, *outflow.left]) == ["a", "ab", "b"]
-    assert outflow.layout.data_size + outflow.left_bytes == 8 * (2 + 3 + 4)
-
-
-def test_what_is_left_out_of_a_list_leaves_none_in_its_place_and_text_goes_with_its_tensor() -> None:
-    tree = {"m": [torch.ones(1), "secret", torch.zeros(1)], "n": [torch.ones(1)], "kind": "nf4"}
-    outflow, inflow = flatten(tree, chooser(["m/2"])), Inflow()
-    inflow.write(outflow.read(0, outflow.layout.size))
-    got = inflow.tree()
-    assert got == {"m": [None, None, torch.zeros(1)]}
-    assert b"secret" not in outflow.layout.header
