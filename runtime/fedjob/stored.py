@@ -95,7 +95,7 @@ def write(path: Path, tree: Tree, spares: Path | None = None) -> Stored:
 
 def _bytes_of(tree: Tree, start: int, stop: int) -> bytes:
     """Bytes [start, stop) of the file that `tree` makes."""
-    pieces: list[Any] = [tree.layout.header[start:stop]] if start < tree.layout.data_start else []
+    pieces: list[Any] = [tree.layout.header[start:stop]]
     for spec, a, b in tree.layout.overlapping(start, stop):
         item = ITEM_BYTES[spec.dtype]
         for first in range(a // item, -(-b // item), BLOCK_ELEMENTS):  # whole elements, also where one lies on a border
