@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from cluster.samples import sample
 from fedjob.api import SiteJobSpec
 from fedjob_operator import names
-from fedjob_operator.desired.approval import assignment_digest
+from fedjob_operator.desired.approval import assignment_digest, word
+from fedjob_operator.desired.conditions import State
 from fedjob_operator.desired.policy import judge
 from fedjob_operator.names import CLIENT, SERVER
 
@@ -185,17 +186,93 @@ def test_a_word_holds_for_this_assignment_and_for_no_other(decision: str, status
     assert f"digest: {assignment_digest(other)}" in state.message
 
 
-def test_a_tag_is_called_one_where_a_person_decides() -> None:
-    """An approval binds to the words of the assignment: what a tag stands for is decided elsewhere."""
-    assert "is a tag" not in judge(POLICY, {"spec": asked()}, NOW)[0].message
-    tagged = put(asked(), ("trainer", "image"), "registry.example/digits:1")
-    assert "registry.example/digits:1 is a tag" in judge(POLICY, {"spec": tagged}, NOW)[0].message
+def test_what_was_approved_before_an_upgrade_stays_approved() -> None:
+    """The digest of an assignment is one for ever, in whatever order its keys come; a default of its workflow is part of it."""
+    spec = {
+        "trustDomain": "hub.example",
+        "job": {"name": "digits", "namespace": "team-a", "uid": "5f0c5a3e-0000-4000-8000-000000000001", "attempt": 2},
+        "site": "hospital-a",
+        "sites": ["hospital-a", "hospital-b"],
+        "server": {"address": "fj-digits.team-a.svc:8443", "name": "fj-digits.team-a.svc"},
+        "authorities": "-----BEGIN CERTIFICATE-----\n",
+        "workflow": {"rounds": 3, "stopWhen": {"metric": "loss", "value": 0.5}},
+        "trainer": {
+            "image": "registry.example/digits:1",
+            "command": ["python", "b.py"],
+            "files": {"b.py": "ü", "a": ""},
+        },
+        "restarts": {"allowed": 3},
+    }
+    assert assignment_digest(spec) == "760e256996ccb4793b55cf1d2ef14ec637496713a988e5af5557658c511966d6"
+    spec["trainer"] = dict(reversed(spec["trainer"].items())) | {"files": {"a": "", "b.py": "ü"}}
+    assert (
+        assignment_digest(dict(reversed(spec.items())))
+        == "760e256996ccb4793b55cf1d2ef14ec637496713a988e5af5557658c511966d6"
+    )
 
 
-def test_an_assignment_of_another_version_is_refused_by_the_field() -> None:
-    state, _ = judge(POLICY, {"spec": {**asked(), "novelty": 1}}, NOW)
-    assert (state.status, state.reason) == ("False", "Refused")
-    assert "spec.novelty" in state.message
+DIGEST = assignment_digest(asked())
+TAGGED = put(asked(), ("trainer", "image"), "registry.example/digits:1")
+HOW = f"set spec.approval to {{decision: Approved, digest: {DIGEST}}}, or decision: Denied"
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "reason", "message"),
+    [
+        (asked(), "Unknown", "NeedsApproval", f"rule trial leaves it to a person: {HOW}"),
+        (
+            TAGGED,  # an approval binds to the words of the assignment: what a tag stands for is decided elsewhere
+            "Unknown",
+            "NeedsApproval",
+            f"rule trial leaves it to a person: {HOW.replace(DIGEST, assignment_digest(TAGGED))} (image "
+            "registry.example/digits:1 is a tag: whoever may push it can change what runs)",
+        ),
+        (
+            asked() | {"approval": {"decision": "Approved", "digest": DIGEST[:16]}},
+            "Unknown",
+            "NeedsApproval",
+            "rule trial leaves it to a person, and spec.approval.digest has 16 of 64 digits, which binds to nothing: "
+            + HOW,
+        ),
+        (
+            asked() | {"approval": {"decision": "Denied", "digest": "0" * 64}},
+            "Unknown",
+            "NeedsApproval",
+            f"rule trial leaves it to a person, and spec.approval is for {'0' * 64}: the assignment was changed since: "
+            + HOW,
+        ),
+        (
+            asked() | {"approval": {"decision": "Approved", "digest": DIGEST}},
+            "True",
+            "Accepted",
+            "rule trial, approved by a person",
+        ),
+        (
+            asked() | {"approval": {"decision": "Denied", "digest": DIGEST, "by": "Dr. Jay"}},
+            "False",
+            "Denied",
+            "denied by Dr. Jay",
+        ),
+        (
+            put(asked(), ("trainer", "novelty"), 1),
+            "False",
+            "Refused",
+            "the assignment cannot be judged: spec.trainer.novelty: Extra inputs are not permitted; the operators of hub "
+            "and site must be of one version",
+        ),
+        (
+            put(asked(), ("trainer", "processes_per_node"), 1),  # by that name it is not known to the API server either
+            "False",
+            "Refused",
+            "the assignment cannot be judged: spec.trainer.processes_per_node: Extra inputs are not permitted; the "
+            "operators of hub and site must be of one version",
+        ),
+    ],
+)
+def test_what_a_person_reads_while_the_assignment_is_theirs_to_judge(
+    spec: dict[str, Any], status: str, reason: str, message: str
+) -> None:
+    assert word("trial", spec) == State(status, reason, message)
 
 
 def test_what_is_swapped_while_a_job_is_paused_waits_for_another_word(world: Any) -> None:

@@ -32,10 +32,10 @@ def assignment_digest(spec: Raw) -> str:
     A value that is the default is left out, so that a field that a later version adds leaves approvals as they are. Raises
     pydantic.ValidationError for a spec that this version does not know.
     """
-    judged = SiteJobSpec.model_validate(spec, by_alias=True, by_name=False)
-    plain = judged.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_UNJUDGED)
+    judged = SiteJobSpec.model_validate(spec, by_name=False)
+    plain = judged.model_dump(exclude_defaults=True, exclude=_UNJUDGED)
     plain["workflow"]["type"] = judged.workflow.type  # each workflow has its own default
-    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
