@@ -261,10 +261,10 @@ HOW = f"set spec.approval to {{decision: Approved, digest: {DIGEST}}}, or decisi
             "and site must be of one version",
         ),
         (
-            put(asked(), ("trainer", "processes_per_node"), 1),  # by that name it is not known to the API server either
+            {k: v for k, v in asked().items() if k != "serverLostSeconds"} | {"server_lost_seconds": 600},
             "False",
             "Refused",
-            "the assignment cannot be judged: spec.trainer.processes_per_node: Extra inputs are not permitted; the "
+            "the assignment cannot be judged: spec.server_lost_seconds: Extra inputs are not permitted; the "
             "operators of hub and site must be of one version",
         ),
     ],
