@@ -132,9 +132,29 @@ def test_a_lease_that_was_released_is_free_at_once() -> None:
     first, second = replica(server, clock, "one"), replica(server, clock, "two")
     attempt(first)
     asyncio.run(first.release())
-    assert attempt(second)
     assert server.lease is not None
+    assert server.lease["spec"]["holderIdentity"] == "", "as the Lease of Kubernetes' own components is given back"
+    assert attempt(second)
     assert server.lease["spec"]["holderIdentity"] == "two"
+
+
+def test_a_renewal_reads_nothing_and_an_error_that_tells_of_no_lost_race_is_one() -> None:
+    server, clock = _Server(), _Clock()
+    claim = Leadership(server, "system", "one", 10.0, clock, (_ConflictError, OSError))
+    attempt(claim)
+    server.away = True  # for whoever reads
+
+    async def answers(manifest: Any) -> Any:
+        return server._keep(manifest)
+
+    async def fails(_: Any) -> Any:
+        raise OSError("no route")
+
+    server.replace = answers  # type: ignore[method-assign]
+    assert attempt(claim)
+    server.replace = fails  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="no route"):
+        attempt(claim)
 
 
 def test_a_short_absence_of_the_api_server_is_survived_and_a_long_one_is_not() -> None:
