@@ -285,6 +285,20 @@ def test_the_record_is_what_other_replicas_read() -> None:
     taken = server.lease["spec"]
     assert (taken["holderIdentity"], taken["leaseTransitions"]) == ("two", 1)
     assert taken["acquireTime"] > made["acquireTime"]
+    attempt(first)
+    clock.now += 10.0
+    attempt(first)
+    assert server.lease["spec"]["leaseTransitions"] == 2
+
+
+def test_the_record_of_a_life_below_a_second_tells_one_and_a_time_that_is_missing_is_now() -> None:
+    server, clock = _Server(), _Clock()
+    attempt(Leadership(server, "system", "one", 0.5, clock, ()))
+    assert server.lease is not None
+    assert server.lease["spec"]["leaseDurationSeconds"] == 1
+    server.lease = {**server.lease, "spec": {"holderIdentity": "one"}}
+    attempt(replica(server, clock, "one"))
+    assert server.lease["spec"]["acquireTime"] == server.lease["spec"]["renewTime"]
 
 
 def test_another_installations_shorter_or_longer_life_is_kept() -> None:
