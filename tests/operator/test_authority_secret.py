@@ -386,8 +386,8 @@ def test_a_lost_race_is_no_error_and_anything_else_is_said_and_tried_again(
     with caplog.at_level(logging.INFO):
         for_ever(replica.view.turn_for_ever)
     assert pauses == [7.0] * 5
-    errors = [r.__dict__["why"] for r in caplog.records if r.levelname == "ERROR"]
-    assert errors == [str(AWAY)]
+    errors = [(r.message, r.__dict__["why"]) for r in caplog.records if r.levelname == "ERROR"]
+    assert errors == [("the authority cannot be looked after", str(AWAY))]
     assert replica.changes == 1
 
 

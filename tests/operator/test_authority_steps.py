@@ -185,6 +185,20 @@ def test_each_step_is_what_the_secret_says_afterwards() -> None:
     assert seen == [(introduced, None), (introduced, NOW), (signing, None), (signing, NOW), ("Stable", None)]
 
 
+def test_a_step_changes_nothing_of_the_secret_but_what_it_is_about() -> None:
+    made = pki.create("fedjob.local", NOW, AGE)
+    raw = pki.to_secret(made, "system")
+    own = Settings(namespace="system", runtime_image="x", identity="x", authority_life=AGE)
+    noted = {names.FOLLOWED_ANNOTATION: "2030-01-01T00:00:00.000000Z"}
+    metadata = {**raw["metadata"], "annotations": noted}
+    assert stepped(raw, made, Move.FOLLOWED, NOW, own) == {**raw, "metadata": metadata}
+    introduced = stepped({**raw, "metadata": metadata}, made, Move.INTRODUCE, NOW, own)
+    assert introduced["metadata"] == {**metadata, "annotations": {names.ROTATED_ANNOTATION: ""}}
+    following = pki.from_secret(introduced, "fedjob.local").next
+    assert following is not None
+    assert following.certificate.not_valid_after_utc == NOW + AGE
+
+
 def test_a_next_authority_whose_key_is_another_ones_is_no_authority() -> None:
     made = pki.introduce(pki.create("fedjob.local", NOW, AGE), NOW, AGE)
     raw = pki.to_secret(made, "system")

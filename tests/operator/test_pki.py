@@ -230,8 +230,12 @@ def test_a_secret_without_a_certificate_holds_none(authority: pki.Authority) -> 
 
 def test_a_fingerprint_is_of_the_sha256(authority: pki.Authority) -> None:
     found = pki.fingerprint(authority.current.certificate)
-    assert authority.current.certificate.fingerprint(hashes.SHA256()).hex().startswith(found)
-    assert len(found) >= 32
+    assert found == authority.current.certificate.fingerprint(hashes.SHA256()).hex()[:32], "of which half is enough"
+
+
+def test_a_trust_domain_that_no_certificate_could_carry_is_refused_at_once() -> None:
+    with pytest.raises(identity.IdentityError, match="no domain"):
+        pki.create("no domain", NOW, WEEK)
 
 
 def test_an_authority_in_the_middle_of_a_rotation_survives_its_secret(authority: pki.Authority) -> None:

@@ -169,11 +169,12 @@ def test_a_pattern_of_images_ends_at_a_slash(repository: str, image: str, *, fit
     )
 
 
-def test_a_command_that_fills_the_message_is_cut() -> None:
+@pytest.mark.parametrize(("length", "shown"), [(196, '["' + "ü" * 196 + '"]'), (197, '["' + "ü" * 197 + '"…')])
+def test_a_command_that_fills_the_message_is_cut(length: int, shown: str) -> None:
     policy = {"spec": {**POLICY["spec"], "rules": [DENY]}}
-    state, _ = judge(policy, {"spec": of_the_image(["python", "-c", "x" * 4000])}, NOW)
-    assert state.message.endswith("x… is not among commands, as inlineCode: Deny wants it")
-    assert len(state.message) < 400
+    state, _ = judge(policy, {"spec": of_the_image(["ü" * length])}, NOW)
+    why = f"trainer.command {shown} is not among commands, as inlineCode: Deny wants it"
+    assert state.message == f"rule trial: {why}"
 
 
 SPOT = {"key": "spot", "operator": "Exists"}
