@@ -6,7 +6,7 @@ nodes that are not for jobs, and an annotation of a Service is an order to whoev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fedjob.api import JobSpec
 from fedjob.api.globs import fits_path
@@ -45,9 +45,9 @@ def _placement(spec: JobSpec, bounds: ServerBounds) -> Iterator[str]:
     if asked.priority_class_name not in (None, *bounds.priority_class_names):
         listed = bounds.priority_class_names
         yield _unlisted("scheduling.priorityClassName", str(asked.priority_class_name), listed, "priorityClassNames")
-    allowed = [entry.model_dump(by_alias=True, exclude_none=True) for entry in bounds.tolerations]
+    allowed = [entry.model_dump(exclude_none=True) for entry in bounds.tolerations]
     for toleration in asked.tolerations:
-        given = toleration.model_dump(by_alias=True, exclude_none=True)
+        given = toleration.model_dump(exclude_none=True)
         if not any(covers(entry, given) for entry in allowed):
             yield _unlisted("scheduling.tolerations", taint(given), [taint(entry) for entry in allowed], "tolerations")
     for label, value in asked.node_selector.items():
@@ -62,7 +62,7 @@ def _first_model(spec: JobSpec, bounds: ServerBounds, runtime_image: str) -> Ite
         return
     field = "spec.model.initial.object runs at the hub"
     remedy = "or leave it out: then a site's script offers the first model"
-    entries = [entry.model_dump(by_alias=True) for entry in bounds.initial_model.images]
+    entries = [entry.model_dump() for entry in bounds.initial_model.images]
     if trainer.image not in (None, runtime_image) and not any(image_fits(entry, trainer.image) for entry in entries):
         yield f"{field}: image {trainer.image} is not among server.allowed.initialModel.images of the hub's chart; {remedy}"
     if trainer.files and bounds.initial_model.inline_code == "Deny":
@@ -73,6 +73,6 @@ def _too_much(field: str, asked: str, most: str, value: str) -> str:
     return f"spec.server.{field}: got {asked}, at most {most} (server.allowed.{value} of the hub's chart)"
 
 
-def _unlisted(field: str, asked: str, listed: object, value: str) -> str:
-    names = ", ".join(map(str, listed if isinstance(listed, list | tuple) else ())) or "none"
+def _unlisted(field: str, asked: str, listed: Iterable[str], value: str) -> str:
+    names = ", ".join(listed) or "none"
     return f"spec.server.{field}: {asked} is not among {names} (server.allowed.{value} of the hub's chart)"
