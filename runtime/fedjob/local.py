@@ -143,19 +143,34 @@ def usable(what: str) -> Iterator[None]:
 def prepared(run: Run, *, resume: bool) -> Iterator[Run]:
     """Everything that the processes need, and the run's lock; keys and scratch are removed afterwards.
 
-    Raises ConfigError, naming the field, for what the job asks and this machine does not have.
+    Raises ConfigError, naming the field, for what the job asks and this machine does not have; a new run's folder is gone then.
     """
-    with usable(f"--runs {run.folder.parent}"):
-        (run.folder / "logs").mkdir(parents=True, exist_ok=True)
-        (run.folder / "state").mkdir(exist_ok=True)
+    began = resume
+    try:
+        with usable(f"--runs {run.folder.parent}"):
+            (run.folder / "logs").mkdir(parents=True, exist_ok=True)
+            (run.folder / "state").mkdir(exist_ok=True)
+        with _folder_of_keys(run), _locked(run):
+            with usable(str(run.folder)):
+                run.uid = uuid.uuid4().hex
+                if resume:
+                    _go_on(run)
+                _write_inputs(run)
+                write_whole(run.folder / JOB_FILE, to_yaml(run.job).encode())
+                _remember(run)  # last: what was refused has not begun, and is never the run to go on with
+            began = True
+            yield run
+    finally:
+        if not began:
+            shutil.rmtree(run.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _folder_of_keys(run: Run) -> Iterator[None]:
     with usable("TMPDIR"):
         run.keys = Path(tempfile.mkdtemp(prefix=_KEYS_PREFIX))
     try:
-        with _locked(run):
-            with usable(str(run.folder)):
-                _remember(run, resume)
-                _write_inputs(run)
-            yield run
+        yield
     finally:
         shutil.rmtree(run.keys, ignore_errors=True)
 
@@ -179,15 +194,16 @@ def _locked(run: Run) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------- inputs
 
 
-def _remember(run: Run, resume: bool) -> None:
-    """The job's uid and attempt, over resumes: an older attempt's processes are refused."""
-    if resume:
-        saved = run_folder.recall(run.folder)
-        run.uid, run.attempt = saved["uid"], saved["attempt"] + 1
-        _tell_changes(run)
-        _remove_keys(run, Path(saved["keys"]))
-    else:
-        run.uid = uuid.uuid4().hex
+def _go_on(run: Run) -> None:
+    """Take up the job's uid and its next attempt: an older attempt's processes are refused."""
+    saved = run_folder.recall(run.folder)
+    run.uid, run.attempt = saved["uid"], saved["attempt"] + 1
+    _tell_changes(run)
+    _remove_keys(run, Path(saved["keys"]))
+    _remember(run)  # where the keys are, should the runner be killed before it has begun
+
+
+def _remember(run: Run) -> None:
     run_folder.remember(run.folder, job=run.job.metadata.name, uid=run.uid, attempt=run.attempt, keys=run.keys)
 
 
@@ -219,7 +235,6 @@ def _remove_keys(run: Run, folder: Path) -> None:
 
 
 def _write_inputs(run: Run) -> None:
-    write_whole(run.folder / JOB_FILE, to_yaml(run.job).encode())
     (run.folder / METRICS_FILE).touch()
     run.port = _free_port()
     if run.watched:

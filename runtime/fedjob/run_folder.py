@@ -10,6 +10,7 @@ from .errors import ConfigError
 from .stored import write_whole
 
 RECORD = Path("state") / "run.json"
+_STATE = Path("state") / "checkpoint"
 FORMAT = 1
 _LAST_NUMBER = 999_999
 
@@ -32,9 +33,13 @@ def claim(runs: Path, name: str) -> Path:
 
 
 def latest(runs: Path, name: str) -> Path:
-    """The run of the job `name` that began last. Raises ConfigError if there is none, or none that says whose it is."""
+    """The run of the job `name` that began last of those that have a model, else of all that began.
+
+    One that was ended before its first model has nothing to go on from, and must not hide one that has.
+    Raises ConfigError if there is none, or none that says whose it is.
+    """
     found = [p for p in runs.iterdir() if _has_name(p, name) and (p / RECORD).is_file()] if runs.is_dir() else []
-    found.sort(key=lambda p: ((p / RECORD).stat().st_mtime_ns, p.name), reverse=True)
+    found.sort(key=lambda p: ((p / _STATE).is_dir(), (p / RECORD).stat().st_mtime_ns, p.name), reverse=True)
     for folder in found:
         job = recall(folder).get("job")
         if job == name:

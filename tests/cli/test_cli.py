@@ -208,6 +208,7 @@ def test_a_path_that_the_system_refuses_is_one_line(
     last = refused.stderr.splitlines()[-1]
     assert re.match(line, last), refused.stderr
     assert "Traceback" not in refused.stderr
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_the_command_that_goes_on_with_a_run_is_whole_and_fit_for_a_shell() -> None:
@@ -223,7 +224,7 @@ def test_a_tilde_that_the_shell_has_left_alone_is_the_home_folder(tmp_path: Path
     (tmp_path / "job.yaml").write_text(JOB.replace("name: b", "name: b, data: d"))
     refused = fedjob("run", "job.yaml", "--runs=~/r", "--data", "d=~/no/such", folder=tmp_path, HOME=str(tmp_path))
     assert f"--data d={tmp_path}/no/such: no such file or folder" in refused.stderr.splitlines()
-    assert (tmp_path / "r" / "digits-01").is_dir()
+    assert list((tmp_path / "r").iterdir()) == [], "what was refused leaves no folder"
 
 
 def test_resuming_a_job_that_never_ran_touches_no_run_of_another(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def resumed(path: Path) -> None:
     folder = path.parent
     (folder / "state").mkdir(exist_ok=True)
     (folder / "state" / "run.json").write_bytes(path.read_bytes())
-    local._remember(local.Run(job(), folder, folder, {}), resume=True)
+    local._go_on(local.Run(job(), folder, folder, {}))
 
 
 def loaded(path: Path) -> None:

@@ -231,7 +231,61 @@ def test_a_server_whose_restarts_are_used_up_fails_the_job(
     assert "failed: RestartBudgetExhausted: the server ended with signal SIGKILL" in job.output
 
 
-def test_a_command_that_does_not_exist_is_one_clear_line_and_a_second_run_has_a_folder_of_its_own(
+@pytest.mark.parametrize("wrong", ["a forgotten --data", "a mistyped command"])
+def test_a_run_that_is_refused_leaves_nothing_and_resume_goes_on_with_the_one_before(
+    wrong: str, new_job: Callable[..., Job], until: Callable[..., Any]
+) -> None:
+    job = new_job(SCRIPT, [{"name": "a", "data": "scans"}], workflow=WORKFLOW | {"quorum": 1})
+    (job / "hold-a-2").touch()
+    data = ["--data", f"scans={job.folder}"]
+    run = job.start(*data)
+    until((job / "trains-a-2").exists)
+    run.popen.send_signal(signal.SIGINT)
+    assert run.wait() == 130
+    document = job.document()
+    if wrong == "a mistyped command":
+        job.write({**document, "spec": {**document["spec"], "trainer": {"command": ["trayn", "train.py"]}}})
+    refused = job.run(*(data if wrong == "a mistyped command" else []), code=2)
+    assert not refused.folder.exists()
+    job.write(document)
+    (job / "hold-a-2").unlink()
+    assert job.run("--resume", *data).folder == run.folder
+    assert "resuming job in runs/job-01" in job.output
+    assert [record.round for record in run.history] == [0, 1, 2, 3]
+
+
+def test_a_resume_that_is_refused_changes_nothing_that_the_next_one_compares_with(
+    new_job: Callable[..., Job], until: Callable[..., Any]
+) -> None:
+    run = held(new_job, until)
+    job, document = run.job, run.job.document()
+    run.popen.send_signal(signal.SIGINT)
+    assert run.wait() == 130
+    (job / "hold-b-2").unlink()
+    document["spec"]["workflow"]["rounds"] = 5
+    job.write({**document, "spec": {**document["spec"], "trainer": {"command": ["trayn", "train.py"]}}})
+    job.run("--resume", code=2)
+    job.write(document)
+    before = len(job.output)
+    job.run("--resume")
+    assert "spec.workflow.rounds" in job.output[before:], "still compared with the job that ran"
+
+
+def test_a_runner_that_is_stopped_while_it_prepares_leaves_nothing(
+    new_job: Callable[..., Job], until: Callable[..., Any]
+) -> None:
+    job = new_job(SCRIPT, "a", workflow={"rounds": 1}, model={"initial": {"object": "net:make"}})
+    making = job / "making"
+    (job / "net.py").write_text(f"import pathlib, time\npathlib.Path({str(making)!r}).touch()\ntime.sleep(600)\n")
+    run = job.start()
+    until(making.exists)
+    run.popen.send_signal(signal.SIGINT)
+    assert run.wait() == 130, job.output
+    assert job.output.splitlines()[-1] == "interrupted"
+    assert not run.folder.exists()
+
+
+def test_a_command_that_does_not_exist_is_one_clear_line_and_the_next_run_has_its_folder(
     new_job: Callable[..., Job],
 ) -> None:
     job = new_job(SCRIPT, "ab", workflow=WORKFLOW, trainer={"command": ["trayn", "train.py"]})
@@ -243,8 +297,8 @@ def test_a_command_that_does_not_exist_is_one_clear_line_and_a_second_run_has_a_
     document["spec"]["trainer"]["command"] = ["python", "train.py"]
     document["spec"]["workflow"]["rounds"] = 1
     job.write(document)
-    assert job.run().folder.name == "job-02"
-    assert "model   runs/job-02/model.safetensors" in job.output
+    assert job.run().folder.name == "job-01"
+    assert "model   runs/job-01/model.safetensors" in job.output
 
 
 def test_a_script_that_dies_before_init_says_why_wherever_people_look(new_job: Callable[..., Job]) -> None:

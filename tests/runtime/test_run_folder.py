@@ -38,6 +38,15 @@ def test_the_latest_run_of_a_job_is_the_one_that_began_last(tmp_path: Path) -> N
     assert run_folder.latest(tmp_path, "mnist").name == "mnist-02"
 
 
+def test_a_later_run_that_never_had_a_model_hides_none_that_has(tmp_path: Path) -> None:
+    went, ended_at_once = begin(tmp_path, "mnist", 1), begin(tmp_path, "mnist", 2)
+    assert run_folder.latest(tmp_path, "mnist") == ended_at_once
+    (went / "state" / "checkpoint").mkdir()
+    assert run_folder.latest(tmp_path, "mnist") == went
+    (ended_at_once / "state" / "checkpoint").mkdir()
+    assert run_folder.latest(tmp_path, "mnist") == ended_at_once
+
+
 @given(st.sets(NAMES, min_size=1, max_size=6), NAMES)
 def test_no_job_ever_gets_a_folder_of_another(
     tmp_path_factory: pytest.TempPathFactory, others: set[str], name: str

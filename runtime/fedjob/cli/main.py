@@ -97,8 +97,11 @@ def _run(this: object, resume: bool, again: str) -> int:
         with showing(this.status):
             code = supervision.run_job(this, resume=resume)
     except KeyboardInterrupt:
-        _say(f"interrupted; to go on: {again}")
         code = supervision.EXIT_INTERRUPTED
+        if not this.folder.exists():  # it had not begun
+            _say("interrupted")
+            return code
+        _say(f"interrupted; to go on: {again}")
     except FedJobError as e:
         _refuse(str(e))
     _conclude(this, folder, code)
