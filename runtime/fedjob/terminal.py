@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from .text import lines
@@ -20,3 +22,8 @@ def emit(document: str) -> None:
 def confirmed(question: str) -> bool:
     """Ask on the standard error whether to do something; no is the default."""
     return typer.confirm(lines(question), err=True)
+
+
+def discard_output() -> None:
+    """Let the standard output lead nowhere: what is still in Python's buffer goes there, and raises no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

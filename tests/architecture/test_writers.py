@@ -22,7 +22,7 @@ WRITERS = {
     "runtime/fedjob/report.py": "a page that the next report makes again",
     "runtime/fedjob/supervision.py": "logs",
     "runtime/fedjob/refusals.py": "the terminal",
-    "runtime/fedjob/cli/main.py": "/dev/null",
+    "runtime/fedjob/terminal.py": "/dev/null",
     "runtime/fedjob/cluster/results.py": "copies of what a cluster has",
     "runtime/fedjob/cluster/download.py": "a copy of what a cluster has, checked by its digest",
     "operator/fedjob_operator/crd.py": "the resource definitions, for the repository",

@@ -6,13 +6,14 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fedjob.cli.main import _again
+from fedjob.cli.commands import _again
 from fedjob.records import HISTORY_FILE, RoundRecord, append
 
 LOCAL = ("run", "validate", "schema", "report", "manifest")
@@ -173,7 +174,7 @@ def test_a_command_for_a_cluster_that_cannot_work_is_one_line(
 
 
 def test_a_local_command_loads_nothing_that_speaks_to_a_cluster() -> None:
-    code = "import sys, fedjob.cli.main; print([m for m in ('kubernetes', 'aiohttp', 'yarl', 'numpy', 'rich.live') if m in sys.modules])"
+    code = "import sys, fedjob.cli.commands; print([m for m in ('kubernetes', 'aiohttp', 'yarl', 'numpy', 'rich.live') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout.strip() == "[]"
 
@@ -236,3 +237,61 @@ def test_resuming_a_job_that_never_ran_touches_no_run_of_another(tmp_path: Path)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == "runs: no run of digits to resume; leave --resume out to start one\n"
     assert [p.name for p in folder.rglob("*")] == ["state", "run.json"]
+
+
+@pytest.mark.parametrize(
+    "words", [["validate", "job.yaml"], ["schema"], ["manifest", "job.yaml"], ["digest", "job.yaml"], ["--help"], ["--version"],
+              ["report", "run"], ["run", "--help"]], ids=" ".join,
+)  # fmt: skip
+def test_an_output_that_takes_no_more_is_one_line(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / "run").mkdir()
+    append(tmp_path / "run" / HISTORY_FILE, RoundRecord(0, contributors=("a",), metrics={"loss": 1.0}))
+    command = [sys.executable, "-m", "fedjob.cli.main", *words]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (1, "stdout: No space left on device\n")
+
+
+# A finder that stands for slow imports: it waits where the commands would be loaded, until it is interrupted.
+SLOW = """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "fedjob.cli.commands":
+            print("loading", flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Slow())
+from fedjob.cli.main import main
+main()
+"""
+HELD = """
+import sys, time
+from fedjob.cli import commands, main
+def load(path):
+    print("loading", flush=True)
+    time.sleep(60)
+commands.load = load
+sys.argv = ["fedjob", "run", "job.yaml"]
+main.main()
+"""
+
+
+@pytest.mark.parametrize("program", [SLOW, HELD], ids=["while it loads", "before there is a run"])
+def test_ctrl_c_is_one_line_from_the_beginning(program: str, tmp_path: Path) -> None:
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # where the tests run behind `&`
+    started = subprocess.Popen(
+        [sys.executable, "-c", f"{heed}\n{program}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert started.stdout is not None
+    assert started.stdout.readline() == "loading\n"
+    started.send_signal(signal.SIGINT)
+    said = started.communicate(timeout=30)[1]
+    assert (started.returncode, said) == (130, "interrupted\n")
+
+
+def test_the_entry_point_loads_nothing_slow() -> None:
+    """Before it can say that it was interrupted, Python tells it with a traceback."""
+    code = "import sys, fedjob.cli.main; print([m for m in ('typer', 'pydantic', 'yaml', 'rich', 'fedjob.api') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
