@@ -87,6 +87,11 @@ class Reception:
             site = self._ledger.sites[name]
             if site.push is not push:
                 return  # a newer process of this site has taken its place
+            if final and self._ledger.end is not None:  # it has done its part, and need not hear of the end
+                self._ledger.departures.add(name, JOB_OVER)
+                site.push = None
+                self._ledger.changed.notify_all()
+                return
             site.said = site.message = f"{reason}: {message}"
             log.warning("site %s: %s%s", name, site.message, " (for good)" if final else "", extra={"site": name})
             if final:

@@ -150,14 +150,14 @@ class Session:
                 self._ledger.tell_end(site)
 
     def await_nobody(self, seconds: float) -> None:
-        """Return when every site has heard of the end and hung up, or after so long.
+        """Return when every site has heard of the end and hung up, or after so long, or at once when the server is to stop.
 
         A site whose connection broke a moment ago is waited for: it comes back, and must not take the end for a lost server.
         """
         with self._ledger.changed:
             long_gone = time.monotonic() - seconds
             self._ledger.changed.wait_for(
-                lambda: all(s.has_hung_up(long_gone) for s in self._ledger.sites.values()), seconds
+                lambda: self._stop or all(s.has_hung_up(long_gone) for s in self._ledger.sites.values()), seconds
             )
 
     def interrupt(self) -> None:

@@ -30,6 +30,7 @@ _SERVER_REFUSES, _SERVER_STOPPED = 2, 143  # exit codes of a server that is not 
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT}  # may pass
 _CANNOT_START = 126
 _GRACE_SECONDS = 10.0
+_LEAVING_SECONDS = 0.5  # for a server to see by itself that a script has left; only then is it told
 _OVERTIME_SECONDS = 120.0  # past the job's deadlines, for a server that hangs
 _NO_SCRIPT = "can't open file"  # of Python
 _OWN_FOLDERS = "each site runs in a folder of its own, with a copy of what lies beside the job file: give an absolute path, or one below it"
@@ -82,12 +83,14 @@ def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float)
             return 1
         for process in run.processes.values():
             if process.due is not None and process.due <= time.monotonic():
-                _start(run, process, exits)
+                _start_again(run, process, exits)
         return None
     process.started = None
     if process.name == SERVER:
         return _server_ended(run, exits, process, code)
-    if run.conclusion() is not None:
+    if (end := run.conclusion()) is not None:
+        _ended_late(run, process, code, end)
+        process.due = time.monotonic() + _LEAVING_SECONDS
         return None
     if code == 0:
         _say_final(run, process, "ScriptEnded", _left_early(run, process))
@@ -95,11 +98,28 @@ def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float)
     return _again(run, process, code)
 
 
+def _start_again(run: Run, process: Process, exits: queue.SimpleQueue[tuple[Process, int]]) -> None:
+    """Start what had died, unless the job has ended meanwhile: then the server need not wait for it."""
+    if process.name == SERVER or run.conclusion() is None:
+        _start(run, process, exits)
+        return
+    process.due = None
+    _say_final(run, process, "ScriptEnded", "nobody starts it again")
+
+
+def _ended_late(run: Run, process: Process, code: int, end: Conclusion) -> None:
+    """A script has ended behind the end of the job. Where that was complete, an error is worth a line, though it changes nothing."""
+    if code != 0 and end.state == "Complete":
+        how, colon, said = _how(run, process, code).partition(": ")
+        told = f"ended with {how} after the job was complete{colon}{said}"
+        log.warning("%s %s; see %s", process.name, told, _log_path(run, process.name))
+
+
 def _server_ended(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], server: Process, code: int) -> int | None:
     """The job's exit code, if this is its end. A verdict is one that is on the disk: any crash of Python may end with 1."""
     end = run.conclusion()
     if code in (0, 1) and end is not None:
-        _await_sites(run, exits)
+        _await_sites(run, exits, end)
         return 0 if end.state == "Complete" else 1
     if code == _SERVER_REFUSES:
         _end(
@@ -110,7 +130,7 @@ def _server_ended(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], serve
         )
         return code
     if code == _SERVER_STOPPED:
-        _await_sites(run, exits)
+        _await_sites(run, exits, end)
         return code
     return _again(run, server, code)
 
@@ -174,15 +194,17 @@ def _write_status(run: Run, status: Status) -> None:
         run.unwritten = f"{STATUS_FILE}: {e.strerror}"
 
 
-def _await_sites(run: Run, exits: queue.SimpleQueue[tuple[Process, int]]) -> None:
+def _await_sites(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], end: Conclusion | None) -> None:
     """Let the scripts see the end of the job and leave by themselves, for a while."""
     until = time.monotonic() + _GRACE_SECONDS
     while any(p.started for p in run.processes.values()) and (left := until - time.monotonic()) > 0:
         try:
-            process, _ = exits.get(timeout=left)
+            process, code = exits.get(timeout=left)
         except queue.Empty:
             return
         process.started = None
+        if end is not None:
+            _ended_late(run, process, code, end)
 
 
 # ------------------------------------------------------------------------------------------------- processes

@@ -9,16 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from fedjob import exchange
 from fedjob.errors import JobFailed
 from fedjob.model import FLModel
 
 if TYPE_CHECKING:
-    from conftest import Hosted, Puppet
+    from conftest import Hosted, Job, Puppet
 
 SEED = int(os.environ.get("FEDJOB_SEED", time.time()))
 REASON = "QuorumNotMet: round 1: 2 of 2 answers needed"
@@ -153,3 +154,57 @@ def test_a_job_that_failed_fails_once_wherever_its_server_is_killed(
     assert not (run.folder / "model.safetensors").exists()
     run.serve_again()
     assert run.wait() == 1
+
+
+# What a script does behind its last `send`, or behind its loop. It opens the way for the others, or keeps the job's end waiting.
+LATE = """
+import os, time
+from pathlib import Path
+import numpy as np
+import fedjob
+
+fedjob.init({"w": np.zeros(4, np.float32)})
+site = fedjob.get_site_name()
+while fedjob.is_running():
+    model = fedjob.receive()
+    fedjob.send(fedjob.FLModel(params=model.params))
+    if site == "a" and model.current_round == 1 and os.environ["END"] != "behind the loop":
+        Path("sent").touch()
+        while not Path("../../state/conclusion.json").exists():
+            time.sleep(0.002)
+        if os.environ["END"] == "exit":
+            os._exit(0)
+        if os.environ["END"] == "stay":
+            time.sleep(600)
+        raise RuntimeError("no room for my plots")
+if site == "a":
+    raise RuntimeError("no room for my plots")
+"""
+WHY = "a ended with exit code 1 after the job was complete: RuntimeError: no room for my plots; see "
+
+
+@pytest.mark.parametrize("end", ["behind its last send", "behind the loop", "exit"])
+def test_a_script_that_ends_behind_the_job_is_not_waited_for_and_an_error_is_told(
+    end: str, new_job: Callable[..., Job]
+) -> None:
+    job = new_job(LATE.replace("../../", "runs/job-01/"), "ab", workflow={"rounds": 2, "quorum": 2},
+                  trainer={"command": ["python", "train.py"], "env": [{"name": "END", "value": end}]})  # fmt: skip
+    run = job.run()
+    assert [line.startswith(WHY) for line in job.output.splitlines()].count(True) == (end != "exit"), job.output
+    assert "model   runs/job-01/model.safetensors" in job.output
+    waited = run.status["updatedAt"] - (run.folder / "state" / "conclusion.json").stat().st_mtime
+    assert waited < 8, "less than the 10 s in which a site without a connection may come back"
+
+
+def test_ctrl_c_behind_the_end_of_a_job_leaves_it_complete(
+    new_job: Callable[..., Job], until: Callable[..., Any]
+) -> None:
+    job = new_job(LATE.replace("../../", "runs/job-01/"), "ab", workflow={"rounds": 2, "quorum": 2},
+                  trainer={"command": ["python", "train.py"], "env": [{"name": "END", "value": "stay"}]})  # fmt: skip
+    run = job.start()
+    until((run.folder / "state" / "conclusion.json").exists)
+    run.popen.send_signal(signal.SIGINT)
+    assert run.wait() == 0, run.story()
+    assert "interrupted" not in job.output
+    assert run.status["state"] == "Complete"
+    assert "model   runs/job-01/model.safetensors" in job.output

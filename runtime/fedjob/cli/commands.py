@@ -28,7 +28,6 @@ EXIT_CODES = (
 )
 
 
-
 class Commands(TyperGroup):
     """All commands: Ctrl-C ends each with a line, but for those of a cluster, which only stop looking."""
 
@@ -119,7 +118,11 @@ def _run(this: object, resume: bool, again: str) -> int:
         if not this.folder.exists():  # it had not begun
             _say("interrupted")
             return code
-        _say(f"interrupted; to go on: {again}")
+        end = this.conclusion()
+        if end is not None:  # what was left to wait for were scripts
+            code = 0 if end.state == "Complete" else 1
+        else:
+            _say(f"interrupted; to go on: {again}")
     except FedJobError as e:
         _refuse(str(e))
     _conclude(this, folder, code)
