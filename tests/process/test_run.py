@@ -128,6 +128,34 @@ def test_ctrl_c_ends_every_process_and_resume_goes_on_from_there(
     assert not (job / "trains-a-2").exists(), "what had arrived before the interrupt counts"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_a_runner_that_is_told_to_end_ends_as_with_ctrl_c(
+    number: signal.Signals,
+    new_job: Callable[..., Job],
+    until: Callable[..., Any],
+    left_of: Callable[[Job], dict[int, str]],
+) -> None:
+    run = held(new_job, until)
+    for _ in range(2):  # as when a terminal closes
+        run.popen.send_signal(number)
+    assert run.wait() == 130
+    assert left_of(run.job) == {}
+    assert not list(run.job.keys.iterdir()), "the keys go"
+    assert "interrupted; to go on: fedjob run job.yaml --resume" in run.job.output
+    assert (run.folder / "report.html").exists()
+
+
+def test_a_run_behind_nohup_outlives_its_terminal(new_job: Callable[..., Job], until: Callable[..., Any]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = held(new_job, until)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    run.popen.send_signal(signal.SIGHUP)
+    (run.job / "hold-b-2").unlink()
+    assert run.wait() == 0, run.story()
+
+
 def test_a_run_that_is_complete_goes_on_with_more_rounds_and_says_so_and_never_with_fewer(
     new_job: Callable[..., Job],
 ) -> None:

@@ -55,6 +55,7 @@ app = typer.Typer(
 JobFile = Annotated[Path, typer.Argument(help="The job: YAML, JSON or TOML.", show_default=False)]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
 _RUNS = Path("runs")
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -83,6 +84,7 @@ def run(
     """
     from .. import local, run_folder
 
+    _heed_endings()
     parsed, where = _load(job), _data(data or [])
     try:
         with local.usable(f"--runs {runs}"):
@@ -106,7 +108,6 @@ def _run(this: object, resume: bool, again: str) -> int:
     from .live import showing
 
     assert isinstance(this, local.Run)
-    signal.signal(signal.SIGTERM, _interrupt)
     logs.as_text(logging.WARNING, "%(message)s")
     folder = Path(os.path.relpath(this.folder))
     _say(f"{'resuming' if resume else 'running'} {this.job.metadata.name} in {folder}")
@@ -303,7 +304,16 @@ def _expanded(path: Path) -> Path:
         return path
 
 
+def _heed_endings() -> None:
+    """Let what tells a process to end be as Ctrl-C: keys go, and the run says how to go on. What `nohup` ignores stays ignored."""
+    for number in _ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
 def _interrupt(*_: object) -> NoReturn:
+    for number in _ENDINGS:  # a terminal that closes says it twice, by the shell and by the kernel: once is enough
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -53,7 +54,8 @@ def _say_unwritten(error: OSError) -> NoReturn:
     except OSError:
         discard_output()
         if not isinstance(error, BrokenPipeError):  # whoever reads no further knows
-            say(f"stdout: {error.strerror}", err=True)
+            with contextlib.suppress(OSError):  # a terminal that has closed takes neither
+                say(f"stdout: {error.strerror}", err=True)
         sys.exit(_EXIT_UNWRITTEN)
     raise error
 
