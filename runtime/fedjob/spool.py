@@ -153,8 +153,7 @@ class Spool:
 
     def looked_at(self) -> dict[str, list[str]]:
         """Part -> the tensors in it that hold NaN or infinity: of the parts whose numbers could be looked at."""
-        checks = zip(self._names, self._checks, strict=True)
-        return {name: list(check.found) for name, check in checks if check.whole}
+        return {check.name: list(check.found) for check in self._checks if check.whole}
 
     def _stored(self, i: int) -> Stored:
         size = self.sizes[i]

@@ -329,6 +329,25 @@ def test_numbers_are_looked_at_as_they_come(tmp_path: Path, bad: float, dtype: s
     assert spool.looked_at() == {"params": ["w"]}
 
 
+def test_every_tensor_of_a_chunk_is_looked_at_once(tmp_path: Path) -> None:
+    """Behind one that has no such numbers, and behind one that is known to have them."""
+    odd = {"w": np.full(20, np.nan), "n": np.array([1]), "v": np.full(3, np.inf, np.float32), "fine": np.ones(1, "f4")}
+    parts = {"params": file_of(odd), "optimizer_params": file_of({"m": np.ones(3), "k": np.array([2]), "s": np.nan})}
+    spool = announced(tmp_path, parts=parts)
+    send(spool, 1000, parts)
+    assert spool.looked_at() == {"params": ["w", "v"], "optimizer_params": ["s"]}
+
+
+def test_a_part_that_is_no_tensor_file_is_not_looked_at(tmp_path: Path) -> None:
+    parts = {
+        "params": (5).to_bytes(8, "little") + b"[1,2]" + bytes(200),
+        "optimizer_params": file_of({"m": np.ones(1)}),
+    }
+    spool = announced(tmp_path, parts=parts)
+    send(spool, 1000, parts)
+    assert spool.looked_at() == {"optimizer_params": []}
+
+
 @pytest.mark.parametrize("spaces", range(8))
 def test_numbers_that_lie_across_two_chunks_are_left_to_others(tmp_path: Path, spaces: int) -> None:
     """As another tool may write them: its header has any length."""
