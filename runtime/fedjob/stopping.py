@@ -34,7 +34,7 @@ def unsent(rule: StopWhen | None, sent: Sequence[str], rounds: int) -> str:
     """
     if rule is None or rule.metric in sent:
         return ""
-    near = difflib.get_close_matches(rule.metric, sent, n=1)
+    near = difflib.get_close_matches(rule.metric, sent)
     meant = f" (did you mean {one_line(near[0])}?)" if near else ""
     others = (
         f"sites sent {', '.join(map(one_line, sorted(sent)[:8]))}" if sent else "sites sent none, FLModel(metrics={…})"
