@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedjob import frames
@@ -25,6 +25,8 @@ def of_library(c: wire.Chunk) -> Piece:
     return Piece(c.part, c.offset, c.digest, c.data)
 
 
+@example(Piece(127, 127, b"d" * 127, b"x" * 127))  # the last numbers of one byte
+@example(Piece(128, 128, b"d" * 128, b"x" * 128))
 @given(pieces)
 def test_what_is_written_is_what_the_library_writes_and_reads(piece: Piece) -> None:
     message = wire.Chunk(part=piece.part, offset=piece.offset, digest=piece.digest, data=bytes(piece.data))
@@ -90,6 +92,9 @@ def test_what_is_wrong_with_a_chunk_is_said(message: bytes, refusal: str) -> Non
         pytest.param(b"\x08\xff\xff\xff\xff\xff\x01\x22\x01x", id="a part beyond 32 bits"),
         pytest.param(b"\x10" + b"\xff" * 9 + b"\x7f", id="an offset beyond 64 bits"),
         pytest.param(b"\x0a\x01\x07\x18\x05\x20\x06", id="each field of another kind"),
+        pytest.param(b"\x79" + b"\xff" * 8 + b"\x08\x05", id="an unknown number of eight bytes before a part"),
+        pytest.param(b"\x7d" + b"\xff" * 4 + b"\x08\x05", id="an unknown number of four bytes before a part"),
+        pytest.param(b"\x7a\x03\xff\xff\xff\x08\x05", id="unknown bytes before a part"),
         pytest.param(b"\x22\x01a\x22\x01b\x08\x01\x08\x02", id="twice: the last one counts"),
     ],
 )
