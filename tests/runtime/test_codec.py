@@ -7,6 +7,7 @@ import math
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from fedjob import narrow
 from fedjob.codec import Inflow, Outflow, flatten, forms, parse
 from fedjob.errors import CodecError
+from fedjob.stored import write
 from fedjob.trees import in_memory
 
 SPECIAL = [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
@@ -318,6 +320,31 @@ def test_the_order_of_the_file_is_the_order_of_the_tree() -> None:
     layout = parse(flatten(tree).layout.header)
     assert [s.name for s in layout.specs] == ["b", "a", "c"]
     assert [s.name for s in layout.data_order] == ["a", "c", "b"]
+
+
+def test_the_tensors_of_a_range_of_a_file_are_found_with_their_bytes_in_it() -> None:
+    """Every range, against what it is: those whose bytes it meets. One without bytes is in none."""
+    layout = flatten({"a": np.zeros(3, "f4"), "e": np.zeros(0), "n": np.zeros(5, "u1"), "d": np.zeros(2)}).layout
+    first = layout.data_start
+    for start in range(first - 2, layout.size + 2):
+        for stop in range(start + 1, layout.size + 3):
+            met = [(s, max(start - first, s.start), min(stop - first, s.stop)) for s in layout.data_order]
+            expected = [(s, a - s.start, b - s.start) for s, a, b in met if a < b]
+            assert list(layout.overlapping(start, stop)) == expected
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 1 << 18, (1 << 19) + 3])
+@pytest.mark.parametrize("form", ["numpy", "torch"])
+def test_what_travels_narrow_arrives_in_the_dtype_that_it_was_sent_in(size: int, form: str, tmp_path: Path) -> None:
+    """Every number, though it is widened in the memory in which it lies."""
+    numbers = (np.arange(size) % 2039 - 1000).astype(np.float32)
+    tree = {"d": numbers.astype(np.float64), "w": numbers, "n": np.arange(3)}
+    wire = write(tmp_path / "wire", narrow.wire_form(in_memory(tree), "F16")).path.read_bytes()
+    got = received(wire, len(wire) // 2, wanted=dict.fromkeys(tree, form))
+    assert {name: str(x.dtype).removeprefix("torch.") for name, x in got.items()} == {
+        "d": "float64", "w": "float32", "n": "int64",
+    }  # fmt: skip
+    assert all(np.array_equal(np.asarray(got[name]), tree[name]) for name in tree)
 
 
 # ------------------------------------------------------------------------------------------------ memory of the sender
