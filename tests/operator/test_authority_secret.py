@@ -57,9 +57,9 @@ class _Client:
     api: _Api
     name: str
 
-    async def get(self, _kind: Any, namespace: str, name: str) -> Any:
+    async def get(self, kind: Any, namespace: str, name: str) -> Any:
         self.api.answer()
-        assert (namespace, name) == ("system", pki.SECRET_NAME)
+        assert (kind.name, namespace, name) == ("Secret", "system", pki.SECRET_NAME)
         stale, self.api.stale = self.api.stale, None
         return copy.deepcopy(stale or self.api.secret)
 
@@ -159,6 +159,8 @@ def test_the_first_replica_makes_the_authority_and_the_next_one_takes_it() -> No
     asyncio.run(second.view.find())
     assert first.trust == second.trust
     assert api.writers == ["anybody create"], "before anybody leads"
+    assert api.secret is not None
+    assert (api.secret["metadata"]["namespace"], api.secret["metadata"]["name"]) == ("system", pki.SECRET_NAME)
     assert (first.changes, second.changes) == (0, 0), "there was none before"
     made = first.view.authority().current.certificate
     assert made.not_valid_after_utc - datetime.now(UTC) > AGE - timedelta(hours=1)
