@@ -379,18 +379,18 @@ def test_keys_of_one_moment_come_in_the_order_in_which_they_were_asked_for() -> 
 
 def test_what_the_queue_tells_of_itself() -> None:
     async def story() -> None:
-        clock, seen = _Clock(), _Seen()
+        clock, seen = _Clock(10.0), _Seen()
         queue = queue_of(clock, seen)
         assert (queue.depth(), queue.oldest_seconds()) == (0, 0.0)
         queue.add("a")
         queue.add("b")
         queue.add_after("later", 100.0)
         assert (queue.depth(), queue.oldest_seconds()) == (2, 0.0)
-        clock.now = 3.0
+        clock.now = 13.0
         assert await queue.take() == "a"
-        clock.now = 5.0
+        clock.now = 15.0
         assert await queue.take() == "b"
-        clock.now = 6.0
+        clock.now = 16.0
         assert seen.waits == [3.0, 5.0]
         assert (queue.depth(), queue.oldest_seconds()) == (0, 3.0)
         queue.done("a")
