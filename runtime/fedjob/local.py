@@ -87,6 +87,7 @@ class Run:
     processes: dict[str, Process] = field(default_factory=dict)
     herald: Herald = field(default_factory=Herald)
     over: bool = False  # whether no server of this run will write a status again
+    no_room: str = ""  # why the run's disk takes nothing now
     unwritten: str = ""  # the file that people would read, and why it could not be written
 
     def conclusion(self) -> Conclusion | None:

@@ -191,15 +191,20 @@ def _recall(story: Story, config: ServerConfig, rounds: int) -> None:
 
 async def _report(config: ServerConfig, story: Story, session: Session) -> None:
     """Keep status.json true: rewritten when something has changed, five times a second at most."""
-    written = None
+    written, failing = None, False
     while True:
         now = status(story, session)
         if written is None or replace(now, updated_at=0.0) != written:
-            written = replace(now, updated_at=0.0)
             try:
                 write_status(config.run / STATUS_FILE, now)
             except OSError as e:  # people see an old state for a while; the job goes on
-                log.warning("status is not written: %s", e)
+                if not failing:
+                    log.warning("status is not written: %s; it is tried again", e)
+                failing = True
+            else:
+                if failing:
+                    log.info("status is written again")
+                written, failing = replace(now, updated_at=0.0), False
         await asyncio.sleep(_STATUS_SECONDS)
 
 

@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from . import identity, warden
+from . import identity, room, warden
 from .api import FailureRule
 from .conclusion import Conclusion
 from .errors import ConfigError
@@ -31,6 +31,7 @@ _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC
 _CANNOT_START = 126
 _GRACE_SECONDS = 10.0
 _LEAVING_SECONDS = 0.5  # for a server to see by itself that a script has left; only then is it told
+_ROOM_SECONDS = 2.0  # between two looks at the disk
 _OVERTIME_SECONDS = 120.0  # past the job's deadlines, for a server that hangs
 _NO_SCRIPT = "can't open file"  # of Python
 _OWN_FOLDERS = "each site runs in a folder of its own, with a copy of what lies beside the job file: give an absolute path, or one below it"
@@ -75,8 +76,9 @@ def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float)
     """
     due = min((p.due for p in run.processes.values() if p.due is not None), default=until)
     try:
-        process, code = exits.get(timeout=max(min(due, until) - time.monotonic(), 0.0))
+        process, code = exits.get(timeout=min(max(min(due, until) - time.monotonic(), 0.0), _ROOM_SECONDS))
     except queue.Empty:
+        _tell_room(run)
         if time.monotonic() >= until:
             why = "the server did not end the job at its deadline; see logs/server.log"
             _end(run, run.conclusion() or Conclusion("Failed", "DeadlineExceeded", why))
@@ -96,6 +98,17 @@ def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float)
         _say_final(run, process, "ScriptEnded", _left_early(run, process))
         return None
     return _again(run, process, code)
+
+
+def _tell_room(run: Run) -> None:
+    """Say once that the disk is full, and once that it no longer is."""
+    why, before = room.lacking(run.folder), run.no_room
+    run.no_room = why
+    if why and not before:
+        step = "the job waits until there is room; or stop it with Ctrl-C, and go on with --resume"
+        log.warning("%s: %s: %s", run.folder, why, step)
+    elif before and not why:
+        log.warning("%s: there is room again", run.folder)
 
 
 def _start_again(run: Run, process: Process, exits: queue.SimpleQueue[tuple[Process, int]]) -> None:

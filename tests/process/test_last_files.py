@@ -6,12 +6,14 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from rich.console import Console
 
 from fedjob import conclusion, config, local, supervision
@@ -166,3 +168,60 @@ def test_what_a_script_did_wrong_comes_with_the_next_step(host: Callable[..., Ho
     assert "; each site runs in a folder of its own, " in supervision._how(run, site, 2)
     (run.folder / "logs" / "a.log").write_text("ValueError: 1\n")
     assert supervision._how(run, site, 1) == "exit code 1: ValueError: 1"
+
+
+WAITING = """
+import time
+from pathlib import Path
+import numpy as np
+import fedjob
+
+fedjob.init({"w": np.zeros(4, np.float32)})
+while fedjob.is_running():
+    model = fedjob.receive()
+    while Path("hold").exists():
+        time.sleep(0.005)
+    fedjob.send(fedjob.FLModel(params=model.params))
+"""
+
+
+@pytest.fixture
+def small_disk(new_job: Callable[..., Job]) -> Iterator[Job]:
+    """A job whose runs are on a disk of their own."""
+    job = new_job(WAITING, "a", workflow={"rounds": 2})
+    (job / "runs").mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", job / "runs"], capture_output=True)
+    if made.returncode != 0:
+        pytest.skip(f"a small disk needs the right to mount one: {made.stderr.decode().strip()}")
+    yield job
+    subprocess.run(["umount", "--lazy", job / "runs"], check=True)
+
+
+def test_a_run_whose_disk_is_full_says_so_once_where_it_can(small_disk: Job, until: Callable[..., Any]) -> None:
+    job = small_disk
+    (job / "hold").touch()
+    run = job.start()
+    until(lambda: run.site("a").get("state") == "Training")
+    ballast = job / "runs" / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(512)):
+            pass
+    until(lambda: "No space left on device" in job.output)
+    ballast.unlink()
+    until(lambda: "there is room again" in job.output)
+    (job / "hold").unlink()
+    assert run.wait() == 0, run.story()
+    assert job.output.count("No space left on device: the job waits until there is room") == 1
+
+
+def test_a_status_that_cannot_be_written_is_logged_once_and_written_as_soon_as_it_can_be(
+    host: Callable[..., Hosted], until: Callable[..., Any]
+) -> None:
+    hosted = host("a", prepare=lambda run: (run.folder / STATUS_FILE).mkdir(), workflow={"rounds": 1})
+    until(lambda: "status is not written: " in hosted.log("server"))
+    hosted.puppet("a")
+    until(lambda: "site a attends" in hosted.log("server"))
+    (hosted.folder / STATUS_FILE).rmdir()
+    until(lambda: "status is written again" in hosted.log("server"))
+    assert hosted.log("server").count("status is not written: ") == 1
+    assert hosted.site("a")

@@ -1,0 +1,29 @@
+"""Whether a run's disk takes anything at all. On one that does not, the server can tell nobody: its status and log are there too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import disk
+from .records import STATUS_FILE
+
+_PROBE = ".room"
+_LEAST_BYTES = 4096  # one page: less than that is no file
+
+
+def lacking(run: Path) -> str:
+    """Why the server's next status would find no room in the run's folder, in the system's words; "" if it would."""
+    path = run / "state" / _PROBE
+    try:
+        path.write_bytes(bytes(max(_size(run / STATUS_FILE), _LEAST_BYTES)))
+        path.unlink()
+    except OSError as e:
+        if not disk.is_full(e):
+            return ""  # of other troubles the server's own words are better
+        path.unlink(missing_ok=True)
+        return e.strerror or str(e)
+    return ""
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
