@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
+from .records import HISTORY_FILE, STATUS_FILE
 from .stored import write_whole
 
 RECORD = Path("state") / "run.json"
+_MARKS = (HISTORY_FILE, STATUS_FILE, str(RECORD))  # one of them is in every run's folder
 _STATE = Path("state") / "checkpoint"
 FORMAT = 1
 _LAST_NUMBER = 999_999
@@ -50,6 +52,14 @@ def latest(runs: Path, name: str) -> Path:
                 f'the job to go on with, add "job": {json.dumps(name)} to it, else move the folder away'
             )
     raise ConfigError(f"{runs}: no run of {name} to resume; leave --resume out to start one")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether it is the folder of a run, of this version or an older one."""
+    try:
+        return any((folder / mark).exists() for mark in _MARKS)
+    except OSError:  # no name of a file, or a folder of somebody else
+        return False
 
 
 def _has_name(folder: Path, name: str) -> bool:

@@ -119,15 +119,36 @@ def test_a_folder_that_is_no_run_gets_no_report(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("kind: FederatedJob\n")
     refused = fedjob("report", ".", folder=tmp_path)
     assert refused.returncode == 2
-    assert ".: not a run's folder: there is none of history.jsonl, status.json, state/run.json" in refused.stderr
+    assert refused.stderr == ".: not a run's folder, which holds history.jsonl; name one such as runs/mnist-01\n"
     assert [each.name for each in tmp_path.iterdir()] == ["job.yaml"]
 
 
-def test_a_report_of_no_run_is_one_line(tmp_path: Path) -> None:
-    refused = fedjob("report", "runs/digits-09", folder=tmp_path)
-    assert refused.returncode == 2
-    assert len(refused.stderr.splitlines()) == 1
-    assert "runs/digits-09: no such run" in refused.stderr
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("runs/digits-09", "not a run's folder, which holds history.jsonl; name one such as runs/mnist-01"),
+        ("job.yaml", "not a run's folder, which holds history.jsonl; name one such as runs/digits-01"),
+        ("other.yaml", "not a run's folder, which holds history.jsonl; name one such as runs/mnist-01"),
+        ("digits-01", "not a run's folder; there is runs/digits-01: fedjob report runs/digits-01"),
+        ("Digits", "not a run's folder, which holds history.jsonl; name one such as runs/mnist-01"),
+        ("x" * 300, "not a run's folder, which holds history.jsonl; name one such as runs/mnist-01"),
+    ],
+)
+def test_a_report_of_no_run_is_one_line_and_asks_no_cluster(given: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    state = tmp_path / "runs" / "digits-01" / "state"
+    state.mkdir(parents=True)
+    (state / "run.json").write_text('{"format": 1, "job": "digits", "uid": "u", "attempt": 1}')
+    refused = fedjob("report", given, folder=tmp_path, KUBECONFIG="nowhere")
+    assert (refused.returncode, refused.stderr) == (2, f"{given}: {said}\n")
+
+
+def test_a_cluster_is_asked_for_a_report_only_of_what_can_be_a_job_and_that_is_said(tmp_path: Path) -> None:
+    refused = fedjob("report", "digits", folder=tmp_path, KUBECONFIG="nowhere")
+    assert refused.returncode == 3
+    first, second = refused.stderr.splitlines()
+    assert first == "digits: no run's folder here: the cluster is asked for a job of this name"
+    assert second.startswith("no cluster: nowhere cannot be used")
 
 
 KUBECONFIG = """apiVersion: v1

@@ -2,6 +2,7 @@
 
 from fedjob.api.cluster import CLUSTER_ONLY, cluster_only, reason
 from fedjob.api.conditions import Condition, Status
+from fedjob.api.fields import can_be_job
 from fedjob.api.job import (
     API_VERSION,
     KIND,
@@ -73,6 +74,7 @@ __all__ = [
     "Toleration",
     "Trainer",
     "Workflow",
+    "can_be_job",
     "cluster_only",
     "inlined",
     "json_schema",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -26,6 +26,18 @@ JobName = Annotated[
         title="lower-case letters, digits and '-', beginning with a letter, not ending with '-'",
     ),
 ]
+_JOB_NAME: TypeAdapter[str] = TypeAdapter(JobName)
+
+
+def can_be_job(name: str) -> bool:
+    """Whether a job may have this name."""
+    try:
+        _JOB_NAME.validate_python(name)
+    except ValidationError:
+        return False
+    return True
+
+
 # Names of namespaces, sites and data may begin with a digit, as DNS labels do (RFC 1123).
 DnsLabel = Annotated[
     str,

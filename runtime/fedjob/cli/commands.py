@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from ..api import FederatedJob, JobFileError, cluster_only, json_schema, load, reason
+from ..api import FederatedJob, JobFileError, can_be_job, cluster_only, json_schema, load, reason
 from ..cluster import commands as cluster_commands
 from ..cluster import options as cluster_options
 from ..errors import FedJobError
@@ -246,19 +246,31 @@ def report(
 
     Of a job on a cluster: `fedjob report digits -n team-a`
     """
-    from ..records import HISTORY_FILE, STATUS_FILE
+    from ..records import HISTORY_FILE
     from ..report import build
-    from ..run_folder import RECORD
+    from ..run_folder import is_run
 
-    if Path(run).is_dir() and not (namespace or context or kubeconfig):
-        marks = (HISTORY_FILE, STATUS_FILE, str(RECORD))
-        if not any((Path(run) / mark).exists() for mark in marks):
-            _refuse(f"{run}: not a run's folder: there is none of {', '.join(marks)}; name one such as runs/mnist-01")
+    here = not (namespace or context or kubeconfig)
+    if here and is_run(Path(run)):
         say(build(Path(run)))
-    elif "/" in run or run in (".", ".."):
-        _refuse(f"{run}: no such run; a run's folder holds history.jsonl, e.g. runs/mnist-01")
-    else:
-        cluster_commands.report(run, output, image, namespace, context, kubeconfig)
+        return
+    if here and is_run(_RUNS / run):
+        _refuse(f"{run}: not a run's folder; there is {_RUNS / run}: fedjob report {shlex.quote(str(_RUNS / run))}")
+    if not can_be_job(run) or (here and Path(run).exists()):
+        _refuse(f"{run}: not a run's folder, which holds {HISTORY_FILE}; name one such as {_last_of(run)}")
+    if here:
+        _say(f"{run}: no run's folder here: the cluster is asked for a job of this name")
+    cluster_commands.report(run, output, image, namespace, context, kubeconfig)
+
+
+def _last_of(file: str) -> str:
+    """The folder of the last run of a job file, if that is what somebody has named; else an example of one."""
+    from .. import run_folder
+
+    try:
+        return str(run_folder.latest(_RUNS, load(Path(file)).metadata.name))
+    except (FedJobError, JobFileError):
+        return str(_RUNS / "mnist-01")
 
 
 cluster_commands.register(app)
