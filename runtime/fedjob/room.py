@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from . import disk
 from .records import STATUS_FILE
 
-_PROBE = ".room"
 _LEAST_BYTES = 4096  # one page: less than that is no file
 
 
 def lacking(run: Path) -> str:
     """Why the server's next status would find no room in the run's folder, in the system's words; "" if it would."""
-    path = run / "state" / _PROBE
     try:
-        path.write_bytes(bytes(max(_size(run / STATUS_FILE), _LEAST_BYTES)))
-        path.unlink()
-    except OSError as e:
-        if not disk.is_full(e):
-            return ""  # of other troubles the server's own words are better
-        path.unlink(missing_ok=True)
-        return e.strerror or str(e)
+        with tempfile.TemporaryFile(dir=run / "state") as probe:  # without a name: a kill leaves nothing
+            probe.write(bytes(max(_size(run / STATUS_FILE), _LEAST_BYTES)))
+            probe.flush()
+    except OSError as e:  # of other troubles the server's own words are better
+        return (e.strerror or str(e)) if disk.is_full(e) else ""
     return ""
 
 

@@ -21,7 +21,6 @@ WRITERS = {
     "runtime/fedjob/identity.py": "keys of a local run; those of a cluster are in Secrets",
     "runtime/fedjob/report.py": "a page that the next report makes again",
     "runtime/fedjob/supervision.py": "logs",
-    "runtime/fedjob/room.py": "a file that is gone again at once",
     "runtime/fedjob/refusals.py": "the terminal",
     "runtime/fedjob/terminal.py": "/dev/null",
     "runtime/fedjob/cluster/results.py": "copies of what a cluster has",
