@@ -229,6 +229,20 @@ def test_a_tensor_is_sent_from_its_own_memory() -> None:
     assert back["a"][-1] == 2.0
 
 
+def test_a_range_within_one_tensor_is_a_view_of_its_memory() -> None:
+    array = np.arange(100, dtype=np.int64)
+    outflow = flatten({"a": array})
+    view = outflow.read(outflow.layout.data_start + 8, outflow.layout.data_start + 24)
+    assert np.shares_memory(np.frombuffer(view, np.int64), array)
+    assert bytes(view) == array[1:3].tobytes()
+
+
+def test_tensors_arrive_in_the_processors_memory_wherever_a_script_makes_its_own() -> None:
+    data = whole(flatten({"w": torch.ones(2)}))
+    with torch.device("meta"):
+        assert received(data)["w"].device.type == "cpu"
+
+
 def chunks(outflow: Outflow, size: int = 1 << 16) -> Iterator[bytes]:
     for start in range(0, outflow.layout.size, size):
         yield outflow.read(start, min(start + size, outflow.layout.size))
