@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import threading
 from dataclasses import dataclass
@@ -282,6 +283,21 @@ def test_a_keeper_does_not_hold_up_the_end_of_its_process(tmp_path: Path) -> Non
     assert not thread.is_alive()
 
 
+def test_once_a_state_is_durable_neither_the_next_nor_going_back_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, forced = os.fsync, []
+    monkeypatch.setattr(os, "fsync", lambda fd: forced.append(fd) or fsync(fd))
+    save(tmp_path, State(1, model(1.0)), 0.0)
+    make_durable(tmp_path)
+    assert forced
+    forced.clear()
+    save(tmp_path, State(2, model(2.0)), 0.0)
+    (tmp_path / "model-000002.safetensors").unlink()
+    assert loaded(tmp_path).round == 1
+    assert forced == []
+
+
 # --------------------------------------------------------------------------------------------------------- damage
 
 
@@ -347,6 +363,15 @@ def test_a_manifest_without_its_check_is_altered(tmp_path: Path, check: dict[str
     with pytest.raises(StateError) as error:
         load(tmp_path, State)
     assert str(error.value) == f"{path}: altered: its check does not fit what it says"
+
+
+def test_a_manifest_says_the_same_in_whatever_order(tmp_path: Path) -> None:
+    save(tmp_path, State(7, model(1.0), note="x"), 2.5)
+    path = tmp_path / "checkpoint.json"
+    for turned in (False, True):
+        manifest = sorted(json.loads(path.read_text()).items(), reverse=turned)
+        path.write_text(json.dumps(dict(manifest)))
+        assert (loaded(tmp_path).round, loaded(tmp_path).note) == (7, "x")
 
 
 def test_a_manifest_that_cannot_be_read_is_named_with_the_disks_word(tmp_path: Path) -> None:
