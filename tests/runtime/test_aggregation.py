@@ -168,6 +168,12 @@ def test_the_mean_of_what_is_not_finite_is_that_value(folder: Path, odd: float, 
     np.testing.assert_array_equal(mean_of, [odd, 1.0, odd if len(weights) > 1 else 7.0])
 
 
+def test_equal_numbers_beside_one_that_is_not_finite_come_back_bit_for_bit(folder: Path) -> None:
+    model = np.array([np.nan, *np.linspace(0.1, 0.9, 99)])
+    answers = [answer(f"s{k}", {"w": model}, n) for k, n in enumerate([1.0, 3.0, 7.0])]
+    assert values(folder, mean(answers, "params")).tobytes() == model.tobytes()
+
+
 def test_the_mean_of_the_largest_numbers_is_finite(folder: Path) -> None:
     """Their differences are not."""
     big = np.finfo(np.float64).max
