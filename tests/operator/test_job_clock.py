@@ -289,7 +289,11 @@ def test_all_is_cleaned_up_of_a_complete_job_but_its_scripts_not_before_their_mi
     key = up(world, cleanPodPolicy="All")
     end(world)
     assert (world.jobs(SERVER), scripts(world)) == ([], 2)
-    wait(world, 60)
+    wait(world, 20)
+    assert ahead(world, key) == 40.0
+    world.now += timedelta(seconds=40)
+    assert [target.kind for target in world.plan(key).delete] == [names.SITE_JOB.name] * 2, "each once"
+    wait(world, 0)
     assert scripts(world) == 0
     assert world.condition(key, "Complete")[0] == "True"
 
@@ -358,6 +362,15 @@ def test_the_first_run_is_made_without_asking_who_is_alive_and_no_other(world: A
     uid = world.objects[(names.FEDERATED_JOB.name, "team-a", "digits")]["metadata"]["uid"]
     assert second.alone == {names.UID_LABEL: uid, names.ROLE_LABEL: SERVER}
     assert second.manifest["metadata"]["labels"][names.RUN_LABEL] == "2"
+
+
+def test_every_run_is_of_the_image_that_the_job_began_with(world: Any) -> None:
+    key = up(world)
+    world.upgrade_the_hub("fedjob-runtime:newer")
+    end(world, 137, "")
+    world.now += timedelta(seconds=1)
+    (second,) = world.plan(key).create
+    assert second.manifest["spec"]["template"]["spec"]["containers"][0]["image"] == "fedjob-runtime:test"
 
 
 def test_runs_before_the_last_one_but_one_are_deleted(world: Any) -> None:

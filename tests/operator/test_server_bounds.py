@@ -255,6 +255,14 @@ def test_a_job_that_the_hub_refuses_leaves_nothing_behind(world: Any) -> None:
     assert len(world.jobs(SERVER)) == 1
 
 
+def test_the_runtime_image_by_its_name_makes_a_first_model(world: Any) -> None:
+    image = world.settings.runtime_image
+    key = world.submit(model=FIRST, trainer={"image": image, "files": {"train.py": ""}})
+    world.settle()
+    assert world.condition(key, "Accepted") == ("True", "Accepted")
+    assert len(world.jobs(SERVER)) == 1
+
+
 def test_a_pause_lets_nothing_in_that_was_refused(world: Any) -> None:
     """While a job is paused its server's placement, its image and its code may be changed."""
     key = world.submit()
