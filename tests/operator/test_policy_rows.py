@@ -136,6 +136,8 @@ def test_data_is_what_the_rule_lists_and_the_site_has(
     spec = {**SPEC, "data": asked} if asked is not None else SPEC
     state, found = judge({"spec": {"rules": [rule], "data": VOLUMES}}, {"spec": spec}, NOW)
     assert (state.reason, found) == (reason, entry)
+    if reason == "Refused":
+        assert state.message == f"rule trial: data xrays is not among {', '.join(listed or ()) or 'none'}"
     if reason == "DataNotFound":
         assert (state.status, state.message) == ("False", "spec.data of the SitePolicy has no entry gone")
 
