@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from itertools import dropwhile, takewhile
 from pathlib import Path
+from typing import BinaryIO
 
 _TAIL_BYTES = 16_384
+_LINE_BYTES = 2048  # more of a line is in no message
+_BLOCK_BYTES = 1 << 16
+_MOST_READ_BYTES = 1 << 26
 _MOST_CHARACTERS = 300
 _TRACEBACK = "Traceback (most recent call last):"
 _SECONDARY = (
@@ -23,11 +27,23 @@ def last_words(log: Path, since: int = 0) -> str:
     """`said_last` of what is behind `since` bytes of a log; "" if there is no such log."""
     try:
         with log.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(since, size - _TAIL_BYTES, 0))
-            return said_last(file.read(_TAIL_BYTES).decode("utf-8", errors="replace"))
+            return said_last(_tail(file, since, file.seek(0, 2)).decode("utf-8", errors="replace"))
     except OSError:
         return ""
+
+
+def _tail(file: BinaryIO, since: int, end: int) -> bytes:
+    """The end of a log; of a long line its beginning, as an exception is named before its message, be that megabytes long."""
+    first, lines, held, at = b"", list[bytes](), 0, end
+    while at > since and held < _TAIL_BYTES and end - at < _MOST_READ_BYTES:
+        size = min(at - since, _BLOCK_BYTES)
+        at -= size
+        file.seek(at)
+        block = file.read(size).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        block[-1] += first
+        first, *whole = (line[:_LINE_BYTES] for line in block)
+        lines, held = [*whole, *lines], held + sum(map(len, whole)) + len(whole)
+    return b"\n".join([first, *lines])[-_TAIL_BYTES:]
 
 
 def said_last(text: str) -> str:

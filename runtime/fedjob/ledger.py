@@ -24,7 +24,7 @@ from .journal import Journal
 from .limits import Limits
 from .peers import Task
 from .quorum import Asked, Closed, NotMet, Wait, decide
-from .roster import Site, absences, unheard
+from .roster import Site, absences, silence
 from .spool import Spool
 from .stored import retire
 
@@ -121,7 +121,7 @@ class Ledger:
         """How an ask stands, for `quorum.decide`."""
         out = {name: f"{r.reason}: {r.message}" for name, r in opened.out.items()}
         left, lost = absences(self.absent(opened), time.monotonic(), self.limits.site_lost_seconds)
-        silent = {name: unheard("no answer when the round closed", self.sites[name].said) for name in opened.sites}
+        silent = {name: silence(self.sites[name]) for name in opened.sites}
         return Asked(opened.sites, frozenset(opened.answers), {**out, **left}, lost, silent)
 
     def elapsed(self, opened: Open) -> float:

@@ -50,6 +50,7 @@ _KEYS_PREFIX = "fedjob-"
 _MALLOC = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str((1 << 31) - 1)) | {
     "MALLOC_ARENA_MAX": "1"
 }
+_AT_WORK = frozenset({"Waiting", "Downloading", "Training", "Uploading"})
 log = logging.getLogger("fedjob.local")
 
 
@@ -121,10 +122,10 @@ class Run:
         sites = tuple(
             replace(
                 s,
-                state="Absent" if known[s.name].final and s.state == "Waiting" and not status.ended else s.state,
+                state="Absent" if known[s.name].final and s.state in _AT_WORK and not status.ended else s.state,
                 restarts=known[s.name].restarts,
                 message=s.message or known[s.name].given_up,
-            )  # one that waits after its end is no script: the runner is saying that it has ended
+            )  # one that works after its end is no script: the runner is saying that it has ended
             for s in status.sites
             if s.name in known
         )

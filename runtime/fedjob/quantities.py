@@ -1,6 +1,7 @@
 """Numbers as people read them, the same in the live view, the final table and the report."""
 
 import math
+from collections.abc import Sequence
 
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -79,3 +80,9 @@ def name_text(name: str, most: int = 24) -> str:
 def plural(count: int, noun: str) -> str:
     """ "1 site", "3 sites"."""
     return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def names_text(names: Sequence[str], most: int = 4) -> str:
+    """Names in a line, the first few: "a, b", "a, b, c, d and 60 more"."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

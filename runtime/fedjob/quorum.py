@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .causes import grouped
 from .peers import Close
 
 
@@ -85,10 +86,10 @@ def decide(rule: Rule, asked: Asked, elapsed_seconds: float) -> Wait | Closed | 
 
 
 def _missing(rule: Rule, asked: Asked, required: frozenset[str]) -> str:
-    reasons = [
-        f"{s}: {asked.absent.get(s, asked.silent.get(s, 'no answer'))}" for s in sorted(asked.sites - asked.answered)
-    ]
+    reasons = grouped(
+        (s, asked.absent.get(s, asked.silent.get(s, "no answer"))) for s in sorted(asked.sites - asked.answered)
+    )
     need = f"{rule.quorum} of {len(asked.sites)} answers needed"
     if required - asked.answered:
         need += f", {', '.join(sorted(required - asked.answered))} required"
-    return f"{need}, {len(asked.answered)} came ({'; '.join(reasons)})"
+    return f"{need}, {len(asked.answered)} came ({reasons})"

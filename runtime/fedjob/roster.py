@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from .causes import cause
 from .records import SiteRound, SiteState
 from .wire_pb2 import Downward
 
@@ -56,7 +57,7 @@ class Site:
         """Its process is gone, or its connection."""
         self.push, self.gone_since = None, now
         if self.state not in ("Answered", "Declined", "Refused", "Left"):
-            self.moved_in, self.state = self.state, "Lost"
+            self.moved_in, self.state = self.state, "Left" if self.told else "Lost"
 
     def shown(self, now: float) -> SiteState:
         """What people are told that it is doing: while it moves to a connection with a renewed certificate, what it did before."""
@@ -112,8 +113,16 @@ def forgive_outage(sites: Collection[Site], now: float, lost_seconds: float) -> 
 
 
 def unheard(what: str, said: str) -> str:
-    """That a site gave no answer, and what its script said last, which is mostly why."""
-    return f"{what}; its script ended with {said}" if said else what
+    """That a site gave no answer, behind what its script said last, which is mostly why."""
+    return f"{cause(said)} ({what})" if said else what
+
+
+def silence(site: Site) -> str:
+    """What to say of a site that is there, and has not answered when its round closes."""
+    what = "no answer when the round closed"
+    if site.state == "Training" and site.total_bytes and not site.said:  # an ask that sends nothing has no bytes
+        return f"{what}: the script has received the model, and has not called fedjob.send() since"
+    return unheard(what, site.said)
 
 
 def absences(sites: Iterable[Site], now: float, lost_seconds: float) -> tuple[dict[str, str], dict[str, str]]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint, conclusion, identity, logs, narrow, progress_push, transport
+from .causes import grouped
 from .conclusion import Conclusion
 from .conditions import CERTIFICATE_EXPIRED, STOP_METRIC, Conditions
 from .config import ServerConfig, read_server
@@ -350,8 +351,8 @@ def _evaluate(states: Iterator[Any], story: Story) -> str:
         return f"the final model is not evaluated: {e}"
     if not story.unscored:
         return ""
-    return "the final model is not evaluated by " + "; ".join(
-        f"{m.site}: {m.reason}: {m.message}" for m in story.unscored
+    return "the final model is not evaluated by " + grouped(
+        (m.site, f"{m.reason}: {m.message}") for m in story.unscored
     )
 
 
@@ -449,17 +450,17 @@ def _initial_model(config: ServerConfig, session: Session) -> Tree:
 def _offered(config: ServerConfig, session: Session) -> tuple[str, Tree]:
     """The first model that a site offers, required sites asked first, and whose it is."""
     required = config.job.spec.required_sites
-    why = []
+    why = list[tuple[str, str]]()
     for name in sorted(session.clients, key=lambda n: (n not in required, n)):
         try:
             model = session.ask(name, Offer()).parts["params"]
         except PeerFailed as e:
             log.info("no initial model from %s", e)
-            why.append(str(e))
+            why.append((name, f"{e.reason}: {e.message}"))
         else:
             log.info("initial model from %s", name)
             return name, model
-    raise JobFailed("NoInitialModel", f"no site offered one ({'; '.join(why)})")
+    raise JobFailed("NoInitialModel", f"{grouped(why)}; so no site offered an initial model")
 
 
 def _file(model: Tree) -> Stored:

@@ -92,8 +92,10 @@ class Session:
         except JobFailed as e:
             if e.reason != "QuorumNotMet":
                 raise
-            refusal, left = self._ledger.last(task.kind).out.get(to), self._ledger.sites[to].left
-            reason, message = (refusal.reason, refusal.message) if refusal else ("PeerLost", left or e.message)
+            with self._ledger.changed:
+                opened, left = self._ledger.last(task.kind), self._ledger.sites[to].left
+                refusal, silent = opened.out.get(to), self._ledger.asked(opened).silent[to]
+            reason, message = (refusal.reason, refusal.message) if refusal else ("PeerLost", left or silent)
             raise PeerFailed(to, reason, message) from None
 
     def ask_all(self, to: Sequence[str], task: Task, *, quorum: int = 1, close: Close = "Deadline") -> Iterator[Answer]:

@@ -22,8 +22,9 @@ from .conclusion import Conclusion
 from .errors import ConfigError
 from .last_words import last_words
 from .local import ADDRESS, SERVER, Process, Run, prepared
-from .records import STATUS_FILE, Status, write_status
-from .restarts import End, delay_seconds, fitting, spend
+from .quantities import plural
+from .records import HISTORY_FILE, STATUS_FILE, Status, read_history, write_status
+from .restarts import Budget, End, delay_seconds, fitting, spend
 
 EXIT_INTERRUPTED = 130
 _SERVER_REFUSES, _SERVER_STOPPED = 2, 143  # exit codes of a server that is not started again
@@ -35,7 +36,13 @@ _ROOM_SECONDS = 2.0  # between two looks at the disk
 _OVERTIME_SECONDS = 120.0  # past the job's deadlines, for a server that hangs
 _NO_SCRIPT = "can't open file"  # of Python
 _OWN_FOLDERS = "each site runs in a folder of its own, with a copy of what lies beside the job file: give an absolute path, or one below it"
-_CALL_INIT = "call fedjob.init(...), then loop while fedjob.is_running()"
+_UNTRAINED = (
+    "the script ended without training: call fedjob.init(), then receive and send in `while fedjob.is_running()`"
+)
+_LEFT_EARLY = (
+    "the script ended by itself before the job: receive and send in `while fedjob.is_running()`, which ends with it"
+)
+_UNCAUGHT = "exit code 1: "  # of Python for any exception, which then says more
 
 log = logging.getLogger("fedjob.local")
 
@@ -95,7 +102,11 @@ def _step(run: Run, exits: queue.SimpleQueue[tuple[Process, int]], until: float)
         process.due = time.monotonic() + _LEAVING_SECONDS
         return None
     if code == 0:
-        _say_final(run, process, "ScriptEnded", _left_early(run, process))
+        why = _left_early(run, process)
+        log.warning(
+            "%s ended with exit code 0: %s; see %s", process.name, why, os.path.relpath(_log_path(run, process.name))
+        )
+        _say_final(run, process, "ScriptEnded", why)
         return None
     return _again(run, process, code)
 
@@ -155,35 +166,44 @@ def _again(run: Run, process: Process, code: int) -> int | None:
     if rule is not None and rule.action in ("FailSite", "FailJob"):
         return _by_rule(run, process, code, rule)
     ignored = rule is not None and rule.action == "Ignore"
+    how = _how(run, process, code)
     budget = process.budget if ignored else spend(process.budget, status.progress.completed_rounds if status else 0)
     if budget is None:
-        process.given_up = f"ended with {_how(run, process, code)}, {process.budget.allowed} restarts used up"
-        log.warning("%s %s; see %s", process.name, process.given_up, _log_path(run, process.name))
+        process.given_up = _last_death(run, process, how, _spent(process.budget))
         if process.name == SERVER:
-            end = run.conclusion() or Conclusion(
-                "Failed", "RestartBudgetExhausted", f"the server {process.given_up}; see logs/server.log"
-            )
+            why = f"the server ended with {process.given_up}; see logs/server.log"
+            end = run.conclusion() or Conclusion("Failed", "RestartBudgetExhausted", why)
             _end(run, end)
             return 0 if end.state == "Complete" else 1
         _say_final(run, process, "RestartBudgetExhausted", process.given_up)
         return None
     process.budget, process.restarts = budget, process.restarts + 1
     process.due = time.monotonic() + delay_seconds(process.restarts if ignored else budget.used)
-    log.warning("%s ended with %s; restart %d", process.name, _how(run, process, code), process.restarts)
+    log.warning("%s ended with %s; restart %d", process.name, how, process.restarts)
     return None
 
 
 def _by_rule(run: Run, process: Process, code: int, rule: FailureRule) -> int | None:
     """A rule ends a site, or the job: its exit code, unless the server had ended it already."""
-    process.given_up = f"ended with {_how(run, process, code)}: rule {rule.name} of failurePolicy: {rule.action}"
-    log.warning("%s %s; see %s", process.name, process.given_up, _log_path(run, process.name))
+    fate = f"rule {rule.name} of failurePolicy: {rule.action}"
+    process.given_up = _last_death(run, process, _how(run, process, code), fate)
     if rule.action == "FailSite":
         _say_final(run, process, "SiteFailedByRule", process.given_up)
         return None
     _stop(run)  # the server first writes that it was interrupted
-    end = run.conclusion() or Conclusion("Failed", "FailedByRule", f"{process.name} {process.given_up}")
+    end = run.conclusion() or Conclusion("Failed", "FailedByRule", f"{process.name}: {process.given_up}")
     _end(run, end)
     return 0 if end.state == "Complete" else 1
+
+
+def _last_death(run: Run, process: Process, how: str, fate: str) -> str:
+    """Tell of a process that is not started again, and where its log is; returns why, for who does not see that line."""
+    log.warning("%s ended with %s (%s); see %s", process.name, how, fate, os.path.relpath(_log_path(run, process.name)))
+    return f"{how.removeprefix(_UNCAUGHT)} ({fate})"
+
+
+def _spent(budget: Budget) -> str:
+    return f"{plural(budget.allowed, 'restart')} used up" if budget.allowed else "no restart is allowed"
 
 
 def _say_final(run: Run, site: Process, reason: str, message: str) -> None:
@@ -298,11 +318,14 @@ def _how(run: Run, process: Process, code: int) -> str:
 
 
 def _left_early(run: Run, site: Process) -> str:
+    """What is wrong with a script that ends well, and too soon."""
+    try:
+        contributed = any(site.name in record.contributors for record in read_history(run.folder / HISTORY_FILE))
+    except (OSError, ValueError):  # what people read
+        contributed = True
     status = run.status()
-    absent = status is not None and any(s.name == site.name and s.state == "Absent" for s in status.sites)
-    before = "it had called fedjob.init()" if absent else "the job"
-    step = f"; {_CALL_INIT}" if absent else ""
-    return f"the script ended by itself before {before}, with exit code 0{step}"
+    answered = status is not None and any(s.name == site.name and s.examples for s in status.sites)
+    return _LEFT_EARLY if contributed or answered else _UNTRAINED
 
 
 def _log_path(run: Run, name: str) -> Path:

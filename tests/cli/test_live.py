@@ -96,12 +96,23 @@ FAILED = replace(RUNNING, state="Failed", reason="QuorumNotMet", message="Round 
         pytest.param(
             with_site(RUNNING, replace(B, state="Lost")),
             with_site(RUNNING, replace(B, state="Waiting", restarts=1)),
-            ["site hospital-b restarted (1)", "site hospital-b back"],
+            ["site hospital-b back"],
             id="a site that comes back is named",
         ),
         pytest.param(
             with_site(RUNNING, SiteStatus("hospital-a")), RUNNING, ["site hospital-a connected"], id="a site connects"
         ),
+        *(
+            pytest.param(
+                RUNNING, with_site(RUNNING, replace(C, state=state, message=message, restarts=restarts)), [], id=name
+            )
+            for name, state, message, restarts in (
+                ("a death is the runner's to tell", "Lost", "ScriptFailed: KeyError: 'x'", 0),
+                ("also one of which the script could say nothing", "Lost", "", 1),
+                ("and the last one", "Left", "RestartBudgetExhausted: KeyError: 'x' (3 restarts used up)", 3),
+            )
+        ),
+        pytest.param(RUNNING, with_site(RUNNING, replace(C, state="Lost")), ["site hospital-c lost"], id="a loss"),
         pytest.param(
             RUNNING,
             with_site(RUNNING, replace(C, state="Refused", message="fc.weight holds NaN")),
@@ -125,8 +136,8 @@ FAILED = replace(RUNNING, state="Failed", reason="QuorumNotMet", message="Round 
         pytest.param(
             RUNNING,
             FAILED,
-            ["job digits failed  QuorumNotMet: Round 2 needs 3 sites, 2 came."],
-            id="a failure says why",
+            ["job digits failed"],
+            id="why it failed, the last line of the command says",
         ),
         pytest.param(
             finished(9),
@@ -240,7 +251,7 @@ def test_a_status_that_comes_with_the_end_is_still_shown() -> None:
     out = StringIO()
     with showing(lambda: now[-1], Console(file=out, width=200)):
         now.append(FAILED)
-    assert out.getvalue().splitlines()[-1] == "job digits failed  QuorumNotMet: Round 2 needs 3 sites, 2 came."
+    assert out.getvalue().splitlines()[-1] == "job digits failed"
 
 
 def test_in_a_terminal_colour_is_used_unless_the_user_asked_for_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,8 @@ def test_a_round_does_not_wait_for_a_script_that_has_ended(run: Started) -> None
     assert run.history[0].contributors == ("a", "b", "c")
     assert [run.missing(number) for number in (1, 2)] == [{"c": "PeerLost"}] * 2
     assert (
-        "ScriptEnded: the script ended by itself before the job, with exit code 0" in run.history[1].missing[0].message
+        "ScriptEnded: the script ended by itself before the job: receive and send in `while fedjob.is_running()`"
+        in run.history[1].missing[0].message
     )
     assert run.site("c")["restarts"] == 0
 

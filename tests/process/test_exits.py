@@ -76,7 +76,7 @@ def test_a_script_that_fails_is_started_again_and_takes_part_in_the_round(site: 
 def test_a_script_that_ends_well_before_the_job_has_left(site: str, run: Started) -> None:
     assert run.site(site)["restarts"] == 0
     assert [{m.site: m.message for m in r.missing}[site] for r in run.history] == [
-        "ScriptEnded: the script ended by itself before the job, with exit code 0"
+        "ScriptEnded: the script ended without training: call fedjob.init(), then receive and send in `while fedjob.is_running()`"
     ] * 2
     assert run.site(site)["state"] == "Left"
 
@@ -163,14 +163,14 @@ def test_rules_of_the_failure_policy_decide_by_exit_code(new_job: Callable[..., 
     assert run.site("terminated")["restarts"] == 1
     assert all({"stays", "terminated"} <= set(r.contributors) for r in run.history)
     said = {m.site: m.message for m in run.history[1].missing}["exits-hard"]
-    assert said == "SiteFailedByRule: ended with exit code 3: rule data of failurePolicy: FailSite"
+    assert said == "SiteFailedByRule: exit code 3 (rule data of failurePolicy: FailSite)"
 
 
 def test_a_rule_ends_the_whole_job(new_job: Callable[..., Job]) -> None:
     rules = [{"name": "bug", "onExitCodes": {"values": [1]}, "action": "FailJob"}]
     run = new_job(SCRIPT, ["stays", "exits-1"], workflow={"rounds": 2}, failurePolicy={"rules": rules}).run(code=1)
     assert (run.status["state"], run.status["reason"]) == ("Failed", "FailedByRule")
-    assert "exits-1 ended with exit code 1: rule bug of failurePolicy: FailJob" in run.status["message"]
+    assert "exits-1: exit code 1 (rule bug of failurePolicy: FailJob)" in run.status["message"]
 
 
 # ------------------------------------------------------------------------------------------ the first process of a container

@@ -310,7 +310,7 @@ def test_without_any_initial_model_the_job_fails_by_name(host: Callable[..., Hos
     run = host("a", workflow={"rounds": 1})
     a = run.puppet("a")
     a.offer(None)
-    with pytest.raises(JobFailed, match="NoInitialModel: no site offered one"):
+    with pytest.raises(JobFailed, match=r"NoInitialModel: a: Declined: .*; so no site offered an initial model"):
         a.uplink.next_task(30)
     assert run.wait() == 1
     assert run.status["reason"] == "NoInitialModel"

@@ -239,9 +239,9 @@ def test_a_site_whose_restarts_are_used_up_is_given_up_and_the_others_go_on(
     run = job.run()
     assert [r.contributors for r in run.history] == [("a",)] * 3
     assert run.missing(2) == {"b": "PeerLost"}
-    assert "ended with exit code 3: no data here, 1 restarts used up" in run.history[2].missing[0].message
+    assert "exit code 3: no data here (1 restart used up)" in run.history[2].missing[0].message
     assert run.site("b")["restarts"] == 1
-    assert "b ended with exit code 3: no data here, 1 restarts used up; see" in job.output
+    assert "b ended with exit code 3: no data here (1 restart used up); see runs/job-01/logs/b.log" in job.output
     assert "site b: RestartBudgetExhausted" in run.log("server")
     assert left_of(job) == {}
 
@@ -332,8 +332,8 @@ def test_a_command_that_does_not_exist_is_one_clear_line_and_the_next_run_has_it
 def test_a_script_that_dies_before_init_says_why_wherever_people_look(new_job: Callable[..., Job]) -> None:
     job = new_job("import not_there_at_all", "a", workflow={"rounds": 1}, failurePolicy={"siteRestarts": 0})
     run = job.run(code=1)
-    why = "ended with exit code 1: ModuleNotFoundError: No module named 'not_there_at_all'"
-    for said in (*[line for line in job.output.splitlines() if line.startswith(("failed:", "job job failed"))],
+    why = "ModuleNotFoundError: No module named 'not_there_at_all' (no restart is allowed)"
+    for said in (*[line for line in job.output.splitlines() if line.startswith(("failed:", "a ended"))],
                  run.status["message"], run.site("a")["message"]):  # fmt: skip
         assert why in said
     assert "fedjob.init" not in run.status["message"], "it would not help"

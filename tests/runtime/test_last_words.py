@@ -112,3 +112,18 @@ def test_any_bytes_are_one_short_printable_line(tmp_path_factory: pytest.TempPat
     said = last_words(log)
     assert len(said) <= 300
     assert said == "" or said.isprintable()
+
+
+@pytest.mark.parametrize("length", [100, 20_000, 3_000_000])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_error_of_any_length_is_known_by_its_type(tmp_path: Path, length: int, end: str) -> None:
+    log = tmp_path / "a.log"
+    earlier = "KeyError: of an earlier process" + end
+    raised = [
+        "Traceback (most recent call last):",
+        '  File "train.py", line 1, in <module>',
+        f"ValueError: {'y' * length}",
+    ]
+    log.write_bytes((earlier + end.join([*raised, ""])).encode())
+    assert last_words(log, len(earlier)).startswith("ValueError: yyy")
+    assert len(last_words(log, len(earlier))) <= 300

@@ -165,11 +165,11 @@ def _print_end(this: object, folder: Path, code: int, page: Path | None) -> None
             if saving := saving_text(folder):
                 say(f"moved   {saving}")
         say(f"model   {folder / 'model.safetensors'}")
-    elif (status := this.status()) and status.state == "Failed":
-        _say(f"failed: {status.reason}: {status.message}")
-        _say(f"logs:   {folder / 'logs'}")
     if page is not None:
         say(f"report  {page if not page.is_absolute() else Path(os.path.relpath(page))}")
+    if code != 0 and (status := this.status()) and status.state == "Failed":
+        _say(f"logs    {folder / 'logs'}")
+        _say(f"failed: {status.reason}: {status.message}")
 
 
 def _say(line: str) -> None:

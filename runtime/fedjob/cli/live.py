@@ -18,9 +18,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedjob.causes import cause
 from fedjob.cli.summary import Summary
 from fedjob.outcome import read_outcome
-from fedjob.quantities import bytes_text, count_text, metric_text, name_text, plural, rate_text, seconds_text
+from fedjob.quantities import (
+    bytes_text,
+    count_text,
+    metric_text,
+    name_text,
+    names_text,
+    plural,
+    rate_text,
+    seconds_text,
+)
 from fedjob.records import SiteState, SiteStatus, Status
 from fedjob.screen import Harmless
 from fedjob.screen import console as filtered
@@ -33,8 +43,8 @@ _RATE_WINDOW_SECONDS = 5.0  # long enough to be calm, short enough to show a sta
 _SILENT_SECONDS = 5.0  # without news for this long, the view says so
 _SITES_IN_FULL = 16  # more than these are summed up, whatever the terminal's height
 _METRICS_IN_HEAD = 4
-_NAMES_IN_LINE = 4
 _NOTES = 4
+_DEATHS = ("ScriptFailed", "ScriptEnded", "RestartBudgetExhausted", "SiteFailedByRule")
 
 _JOB_STYLE: Mapping[str, str] = {
     "Starting": "cyan",
@@ -144,7 +154,8 @@ def _job_began(previous: Status | None, current: Status) -> list[str]:
 def _job_ended(previous: Status | None, current: Status) -> list[str]:
     if not current.ended or (previous is not None and previous.state == current.state):
         return []
-    return ["  ".join([f"job {current.job.name} {current.state.lower()}", *_why(current)])]
+    why = [] if current.state == "Failed" else _why(current)  # the command's last line says why
+    return ["  ".join([f"job {current.job.name} {current.state.lower()}", *why])]
 
 
 def _why(status: Status) -> list[str]:
@@ -184,28 +195,23 @@ def _site_lines(previous: Status | None, current: Status) -> list[str]:
         for change in _changes(before.get(site.name, SiteStatus(site.name)), site, current.ended):
             changes.setdefault(change, []).append(site.name)
     return [
-        f"site {names[0]} {change}" if len(names) == 1 else f"{len(names)} sites {change}: {_some(names)}"
+        f"site {names[0]} {change}" if len(names) == 1 else f"{len(names)} sites {change}: {names_text(names)}"
         for change, names in changes.items()
     ]
 
 
 def _changes(before: SiteStatus, now: SiteStatus, ended: bool) -> Iterator[str]:
-    note = f": {now.message}" if now.message else ""
-    if now.restarts > before.restarts:
-        yield f"restarted ({now.restarts}){note}"
+    """What a site has come to; not the death of its script, which the runner tells in a line of its own, with its log."""
     if now.state == before.state:
         return
     if now.state in ("Lost", "Refused", "Declined") or (now.state == "Left" and not ended):
-        yield f"{now.state.lower()}{note}"
+        died = now.message.startswith(_DEATHS) or (now.state == "Lost" and now.restarts > before.restarts)
+        if not died:
+            yield now.state.lower() + (f": {cause(now.message)}" if now.message else "")
     elif before.state == "Absent" and now.state != "Left":
         yield "connected"
     elif before.state == "Lost" and now.state not in ("Absent", "Left"):
         yield "back"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _NAMES_IN_LINE
-    return ", ".join(names[:_NAMES_IN_LINE]) + (f" and {more} more" if more > 0 else "")
 
 
 def _present(status: Status) -> int:
@@ -238,7 +244,7 @@ def render(recent: Sequence[Status], *, now: float, height: int = 40, width: int
     if status.sites:
         in_full = len(status.sites) <= min(_SITES_IN_FULL, max(height - 5 - _NOTES, 1))
         parts += [Text(""), *([_site_table(status.sites, width)] if in_full else _summary(status, height, width))]
-        if notes := _notes(status.sites)[:_NOTES]:
+        if notes := _notes(status)[:_NOTES]:
             parts += [Text(""), *notes]
     return Group(*parts)
 
@@ -250,7 +256,7 @@ def _headline(status: Status, now: float) -> RenderableType:
     silent = now - status.updated_at
     if not status.ended and silent > _SILENT_SECONDS:
         line.append(f"  no news from the server for {seconds_text(silent)}", style="yellow")
-    for why in _why(status):
+    for why in [] if status.state == "Failed" else _why(status):  # the command's last line says why
         line.append(f"\n{why}", style=_JOB_STYLE.get(status.state, ""))
     for condition in status.conditions:
         line.append(f"\n{condition.text}", style="bold yellow")
@@ -326,19 +332,33 @@ def _site_table(sites: Sequence[SiteStatus], width: int) -> Table:
             "metric": metric_text(site.metrics[metric]) if metric is not None and metric in site.metrics else "",
             "restarts": Text(str(site.restarts), style="yellow") if site.restarts else "",
         }
-        cells = [Text(name_text(site.name, longest)), _state(site), _transfer(site), *(facts[name] for name in shown)]
+        cells = [
+            Text(name_text(site.name, longest)),
+            _state_text(site.state),
+            _transfer(site),
+            *(facts[name] for name in shown),
+        ]
         table.add_row(*cells)
     return table
 
 
-def _notes(sites: Sequence[SiteStatus]) -> list[RenderableType]:
-    """The sites' messages, below their table: beside it, 80 columns would leave them eight characters."""
-    said = [site for site in sites if site.message]
-    return [Text.assemble(Text(site.name + " ").append_text(_state(site)), f": {site.message}") for site in said]
+def _notes(status: Status) -> list[RenderableType]:
+    """The sites' messages, below their table: beside it, 80 columns would leave them eight characters.
+
+    Each once, and none that the reason of a failed job repeats.
+    """
+    names: dict[tuple[SiteState, str], list[str]] = {}
+    for site in status.sites:
+        if site.message and not (status.state == "Failed" and cause(site.message) in status.message):
+            names.setdefault((site.state, cause(site.message)), []).append(site.name)
+    return [
+        Text.assemble(f"{names_text(each)} ", _state_text(state), f": {message}")
+        for (state, message), each in names.items()
+    ]
 
 
-def _state(site: SiteStatus) -> Text:
-    return Text(site.state.lower(), style=_SITE_STYLE.get(site.state, ""))
+def _state_text(state: SiteState) -> Text:
+    return Text(state.lower(), style=_SITE_STYLE.get(state, ""))
 
 
 def _transfer(site: SiteStatus) -> RenderableType:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from fedjob.api.limits import SUMMARY_SITES, SUMMARY_VALUES
 from fedjob.outcome import Outcome, SiteOutcome
-from fedjob.quantities import count_text, metric_text, name_text, plural
+from fedjob.quantities import count_text, metric_text, name_text, names_text, plural
 from fedjob.screen import Harmless
 
 _GLOBAL = "global"
@@ -61,7 +61,9 @@ def tables(outcome: Outcome, width: int) -> list[Table]:
 def notes(outcome: Outcome, width: int) -> Iterator[str]:
     """What the tables do not say: which model was scored, and what was left out."""
     if outcome.metric_names:
-        older = f" {_some(outcome.older_scores)} missed it: scores of an older one." if outcome.older_scores else ""
+        older = (
+            f" {names_text(outcome.older_scores)} missed it: scores of an older one." if outcome.older_scores else ""
+        )
         yield f"Metrics score {outcome.scored_model}.{older}"
     left = [
         plural(n, noun) for n, noun in ((_hidden_sites(outcome), "site"), (_laid_out(outcome, width)[1], "value")) if n
@@ -161,11 +163,6 @@ def _table(outcome: Outcome | None, columns: Sequence[Column]) -> Table:
         table.add_section()
         table.add_row(*(Text(column.overall) for column in columns), style="bold")
     return table
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - 4
-    return ", ".join(names[:4]) + (f" and {more} more" if more > 0 else "")
 
 
 def _cell(values: Mapping[str, float], name: str) -> str:
