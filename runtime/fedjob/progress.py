@@ -43,6 +43,8 @@ class Story:
     model: FinalModel = field(default_factory=FinalModel)
     unscored: tuple[Missing, ...] = ()  # who did not evaluate the final model
     pausing: bool = False  # asked to stop between this round and the next
+    recalled_rounds: int = 0  # of those that are complete: before this process
+    contributors: int = 0  # to the last of those
 
     def pause(self) -> None:
         """Stop once the running round is complete."""
@@ -66,6 +68,8 @@ def status(story: Story, session: Session) -> Status:
         progress=Progress(
             current_round=min(session.round, max(story.total_rounds - 1, 0)),
             completed_rounds=story.completed_rounds,
+            recalled_rounds=story.recalled_rounds,
+            contributors=story.contributors,
             total_rounds=story.total_rounds,
             round_elapsed_seconds=round(session.round_seconds(), 2),
             last_round_seconds=last,

@@ -120,7 +120,10 @@ class JobRef:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the job is. `current_round` counts from 0; `eta_seconds` is None until a round is complete."""
+    """How far the job is. `current_round` counts from 0; `eta_seconds` is None until a round is complete.
+
+    recalled_rounds: that were complete before this process of the server. contributors: sites of the last complete round.
+    """
 
     current_round: int = 0
     completed_rounds: int = 0
@@ -128,6 +131,8 @@ class Progress:
     round_elapsed_seconds: float = 0.0
     last_round_seconds: float = 0.0
     eta_seconds: float | None = None
+    recalled_rounds: int = 0
+    contributors: int = 0
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,7 @@ def _recall(story: Story, config: ServerConfig, rounds: int) -> None:
     history = [r for r in read_history(config.run / HISTORY_FILE) if r.round < rounds]
     story.round_seconds = [r.seconds for r in history if r.kind == "Train"]
     story.round_metrics = [r.metrics for r in history if r.kind == "Train"]
+    story.contributors = next((len(r.contributors) for r in reversed(history) if r.kind == "Train"), 0)
     story.bytes_before = (sum(r.bytes_in for r in history), sum(r.bytes_out for r in history))
     story.metrics = dict(history[-1].metrics) if history else {}
     story.unscored = history[-1].missing if history and history[-1].kind == "Evaluate" else ()
@@ -304,7 +305,7 @@ def _saved(config: ServerConfig, story: Story, session: Session) -> Any:
     session.add_running_seconds(before)
     session.go_on_from(state.round)
     _recall(story, config, state.round)
-    story.completed_rounds = min(len(story.round_metrics), workflow.rounds)
+    story.completed_rounds = story.recalled_rounds = min(len(story.round_metrics), workflow.rounds)
     return state
 
 
@@ -408,6 +409,7 @@ def _tell(
     if kind == "Train":
         story.round_seconds.append(record.seconds)
         story.round_metrics.append(record.metrics)
+        story.contributors = len(record.contributors)
         story.completed_rounds = state.round
         _look_for_stop_metric(config, session, record)
     log.info("round %d (%s) complete: %d answers, %d missing, %.2f s", record.round, kind, len(record.contributors),

@@ -16,7 +16,6 @@ from fedjob.records import (
     STATUS_FILE,
     Condition,
     JobRef,
-    JobState,
     LoggedValue,
     Missing,
     Progress,
@@ -33,7 +32,7 @@ A, B, C = (SiteStatus(name, "Training", examples=812.0) for name in ("hospital-a
 RUNNING = Status(
     job=JobRef("digits", "u-1", 1),
     state="Running",
-    progress=Progress(2, 2, 10, 1.0, 2.1, 16.4),
+    progress=Progress(2, 2, 10, 1.0, 2.1, 16.4, contributors=3),
     metrics={"accuracy": 0.91},
     sites=(A, B, C),
     updated_at=1000.0,
@@ -52,7 +51,9 @@ def with_site(status: Status, site: SiteStatus) -> Status:
 
 
 def finished(rounds: int, status: Status = RUNNING) -> Status:
-    return replace(status, progress=Progress(rounds, rounds, 10, 0.0, 2.1, 14.2), metrics={"accuracy": 0.93})
+    return replace(
+        status, progress=Progress(rounds, rounds, 10, 0.0, 2.1, 14.2, contributors=3), metrics={"accuracy": 0.93}
+    )
 
 
 FULL = replace(RUNNING, conditions=(Condition("DiskFull", "NoSpaceLeft", "/srv/run: 12 MiB left"),))
@@ -151,11 +152,23 @@ def test_lines_tell_what_changed(previous: Status | None, current: Status, expec
     assert lines(previous, current) == expected
 
 
-@pytest.mark.parametrize("state", ["Running", "Complete"])
-def test_sites_that_gave_nothing_are_not_counted_as_there(state: JobState) -> None:
-    died = replace(A, state="Left", message="RestartBudgetExhausted: ended with exit code 1")
-    last = replace(finished(10), state=state, sites=(died, replace(B, state="Refused"), replace(C, state="Answered")))
-    assert any("  sites 1/3  " in line for line in lines(finished(9), last))
+def test_a_round_is_told_with_those_who_contributed_to_it_not_with_those_who_are_there() -> None:
+    last = finished(10)
+    last = replace(last, state="Complete", progress=replace(last.progress, contributors=2))
+    assert any("  sites 2/3  " in line for line in lines(finished(9), last))
+
+
+def test_rounds_of_an_earlier_process_are_not_told_as_news() -> None:
+    began = replace(RUNNING, state="Starting", progress=Progress(0, 0, 10), sites=(SiteStatus("hospital-a"),))
+    recalled = replace(began, progress=Progress(7, 7, 10, recalled_rounds=7))
+    assert lines(began, recalled) == ["rounds 1-7 of 10 are complete already"]
+    assert lines(recalled, recalled) == []
+    on = finished(8)
+    told = lines(began, replace(on, progress=replace(on.progress, recalled_rounds=7)))
+    assert [line for line in told if line.startswith("round")] == [
+        "rounds 1-7 of 10 are complete already",
+        "round 8/10  accuracy 0.9300  sites 3/3  2.1 s  eta 14 s",
+    ]
 
 
 def test_what_happens_to_many_sites_at_once_is_one_line() -> None:

@@ -13,7 +13,7 @@ from fedjob import wire_pb2 as wire
 from fedjob.errors import PeerFailed
 from fedjob.journal import Journal
 from fedjob.peers import Offer, Task
-from fedjob.roster import Site, absences
+from fedjob.roster import Site, absences, silence
 from fedjob.session import Interrupted, Limits, Session
 
 FIRST, SECOND = ["Offer", 0], ["Offer", 1]
@@ -147,3 +147,17 @@ def test_a_damaged_journal_of_a_round_that_is_over_stops_nothing(
     (tmp_path / "closed.jsonl").write_text("damaged\n{}\n")
     assert journal.accepted(tmp_path) == frozenset()
     assert "closed.jsonl: line 1 is damaged" in caplog.text
+
+
+def test_a_site_leaves_as_it_has_heard_of_the_end_and_is_not_lost() -> None:
+    site = Site("a", push=lambda _: None, told=True, state="Training")
+    site.lose(1.0)
+    assert site.state == "Left"
+
+
+def test_a_site_that_has_the_model_and_sends_nothing_is_told_what_it_does_not_call() -> None:
+    site = Site("a", push=lambda _: None)
+    site.fetch(1.0, 0, 0)
+    assert silence(site) == "no answer when the round closed"
+    site.fetch(1.0, 8, 8)
+    assert silence(site).endswith("the script has received the model, and has not called fedjob.send() since")

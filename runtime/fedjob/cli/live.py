@@ -174,17 +174,23 @@ def _round_lines(previous: Status | None, current: Status) -> list[str]:
     progress = current.progress
     if progress.completed_rounds <= before:
         return []
+    told = []
+    if (recalled := progress.recalled_rounds) > before:
+        which = "round 1 of {} is" if recalled == 1 else f"rounds 1-{recalled} of {{}} are"
+        told, before = [f"{which.format(progress.total_rounds)} complete already"], recalled
+    if progress.completed_rounds <= before:
+        return told
     first = before + 1
     # Rounds shorter than the status is refreshed come several at once, and a view may join a run under way.
     several = first < progress.completed_rounds and previous is not None
     number = f"rounds {first}-{progress.completed_rounds}" if several else f"round {progress.completed_rounds}"
     facts = [f"{number}/{progress.total_rounds}"]
     facts += [f"{name} {metric_text(value)}" for name, value in _first(current.metrics)]
-    facts.append(f"sites {_present(current)}/{len(current.sites)}")
+    facts.append(f"sites {progress.contributors}/{len(current.sites)}")
     facts.append(seconds_text(progress.last_round_seconds))
     if progress.eta_seconds is not None and progress.completed_rounds < progress.total_rounds:
         facts.append(f"eta {seconds_text(progress.eta_seconds)}")
-    return ["  ".join(facts)]
+    return [*told, "  ".join(facts)]
 
 
 def _site_lines(previous: Status | None, current: Status) -> list[str]:
@@ -212,17 +218,6 @@ def _changes(before: SiteStatus, now: SiteStatus, ended: bool) -> Iterator[str]:
         yield "connected"
     elif before.state == "Lost" and now.state not in ("Absent", "Left"):
         yield "back"
-
-
-def _present(status: Status) -> int:
-    return sum(_answers(site, status.ended) for site in status.sites)
-
-
-def _answers(site: SiteStatus, ended: bool) -> bool:
-    """Whether a site is there and does its part; at the end every site leaves, and only one that left before says why."""
-    if site.state == "Left":
-        return ended and not site.message
-    return site.state not in ("Absent", "Lost", "Refused", "Declined")
 
 
 def _first(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
