@@ -13,7 +13,7 @@ def covers(entry: Raw, toleration: Raw) -> bool:
         return False
     if entry.get("effect") is not None and entry["effect"] != toleration.get("effect"):
         return False
-    if entry.get("operator", "Equal") == "Exists":
+    if entry.get("operator") == "Exists":
         return True
     same = bool((entry.get("value") or "") == (toleration.get("value") or ""))
     return same and toleration.get("operator", "Equal") == "Equal"
