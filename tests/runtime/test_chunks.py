@@ -62,7 +62,9 @@ FATES = st.sampled_from(["arrives", "arrives", "arrives", "doubled", "late", "da
     fates=st.lists(FATES, max_size=60),
     window=st.integers(1, 5),
 )
-def test_whatever_becomes_of_countand_ends_the_bytes_arrive(parts: list[bytes], fates: list[str], window: int) -> None:
+def test_whatever_becomes_of_chunks_and_ends_the_bytes_arrive(
+    parts: list[bytes], fates: list[str], window: int
+) -> None:
     """Chunks are doubled, reordered, damaged and lost, streams cut, the receiver's process replaced; then all goes well.
 
     A cut costs at most the window: that much may be on its way. Nothing else that was held is sent again.
@@ -217,7 +219,7 @@ def test_an_empty_object_is_complete_and_has_a_digest() -> None:
     assert Table(0).object_digest() == object_digest(0, b"")
 
 
-def test_a_cut_costs_sixteen_countat_the_most() -> None:
+def test_a_cut_costs_sixteen_chunks_at_the_most() -> None:
     """What a sender runs ahead is lost with its stream, and lies in memory at both ends."""
     sending = Sending([100 * chunks.CHUNK_BYTES])
     sending.want([Range(0, 0, 100 * chunks.CHUNK_BYTES)])
