@@ -27,6 +27,7 @@ from .journal import Journal
 from .limits import Limits
 from .model import ParamsType
 from .peers import Answer, Task
+from .quantities import round_text
 from .quorum import Rule
 from .records import SiteRound
 from .spool import Spool
@@ -176,7 +177,7 @@ def sent_parts(task: Task, ask: Ask, folder: Path, limits: Limits, spares: Path 
         try:
             parts[name] = stored_form(form) or write(path, form, spares)
         except OutOfRange as e:
-            raise JobFailed("OutOfRange", f"round {task.round}: the global model: {e}") from e
+            raise JobFailed("OutOfRange", f"{round_text(task.round)}: the global model: {e}") from e
     if (size := sum(part.size for part in parts.values())) > limits.max_bytes:
         allowed = f"allowed: {limits.max_bytes} (spec.model.exchange.maxBytes)"
         raise JobFailed("TooLarge", f"the global model has {size} bytes, {allowed}")

@@ -59,7 +59,7 @@ def score_charts(outcome: Outcome) -> list[Chart]:
 
 def _score_chart(outcome: Outcome, metric: str) -> Chart:
     end = final_position(outcome)
-    points = [(each.round, each) for each in outcome.rounds]
+    points = [(each.round + 1, each) for each in outcome.rounds]
     if outcome.evaluation:
         points.append((end, outcome.evaluation))
     sites = []
@@ -79,7 +79,7 @@ def _score_chart(outcome: Outcome, metric: str) -> Chart:
 
 def final_position(outcome: Outcome) -> int:
     """Where the final model stands on the axis of rounds: after the last one."""
-    return outcome.rounds[-1].round + 1 if outcome.rounds else outcome.total_rounds
+    return (outcome.rounds[-1].round + 1 if outcome.rounds else outcome.total_rounds) + 1
 
 
 def site_keys(outcome: Outcome) -> list[Key]:
@@ -160,7 +160,7 @@ def _logged_line(outcome: Outcome, index: int, values: Sequence[LoggedValue], mo
     # every script has.
     in_round: dict[int, list[LoggedValue]] = {}
     for value in values:
-        in_round.setdefault(value.round, []).append(value)
+        in_round.setdefault(value.round + 1, []).append(value)
     points = [
         (number + place / len(group), value)
         for number, group in sorted(in_round.items())
@@ -168,7 +168,7 @@ def _logged_line(outcome: Outcome, index: int, values: Sequence[LoggedValue], mo
     ]
     kept = _thin(points, most)
     line = _site_line(outcome, index, [(x, value.value) for x, value in kept])
-    line["customdata"] = [[value.round, "–" if value.step is None else value.step] for _, value in kept]
+    line["customdata"] = [[value.round + 1, "–" if value.step is None else value.step] for _, value in kept]
     line["hovertemplate"] = "%{fullData.name}<br>round %{customdata[0]}, step %{customdata[1]}: %{y:.4g}<extra></extra>"
     return line
 
@@ -178,7 +178,7 @@ def _mean_line(values: Sequence[LoggedValue]) -> Trace:
     in_round: dict[int, list[float]] = {}
     for value in values:
         if math.isfinite(value.value):
-            in_round.setdefault(value.round, []).append(value.value)
+            in_round.setdefault(value.round + 1, []).append(value.value)
     line = _global_line([(number + 0.5, fmean(group)) for number, group in sorted(in_round.items())])
     return line | {"name": "mean", "hovertemplate": "mean of the round: %{y:.4g}<extra></extra>"}
 
@@ -218,7 +218,7 @@ def _round_times(outcome: Outcome) -> Chart:
     if sum(rest) > 0.01 * sum(record.seconds for record in rounds):
         colours["other"] = "--faint"
         data.append(_bars(rounds, "other", "--faint", rest))
-    layout = {"barmode": "stack", "bargap": _gap(len(rounds)), "xaxis": _round_axis(rounds[-1].round, bars=True), "yaxis": {"title": {"text": "seconds"}}}  # fmt: skip
+    layout = {"barmode": "stack", "bargap": _gap(len(rounds)), "xaxis": _round_axis(rounds[-1].round + 1, bars=True), "yaxis": {"title": {"text": "seconds"}}}  # fmt: skip
     keys = tuple(Key("■", colour, name) for name, colour in colours.items())
     return Chart("Seconds per round", "", keys, {"data": data, "layout": layout})
 
@@ -227,7 +227,7 @@ def _bars(rounds: Sequence[Any], name: str, colour: str, seconds: Sequence[float
     return {
         "type": "bar",
         "name": _label(name),
-        "x": [record.round for record in rounds],
+        "x": [record.round + 1 for record in rounds],
         "y": [_number(value) for value in seconds],
         "marker": {"color": colour},
         "customdata": [seconds_text(value) for value in seconds],
@@ -276,7 +276,7 @@ def _time_map(outcome: Outcome) -> Chart:
     cells = [[record.sites.get(name) for record in outcome.rounds] for name in names]
     data = {
         "type": "heatmap",
-        "x": [record.round for record in outcome.rounds],
+        "x": [record.round + 1 for record in outcome.rounds],
         "y": [_label(name) for name in names],
         "z": [[_number(_seconds(cell)) if cell else None for cell in row] for row in cells],
         "customdata": [[_breakdown(cell) if cell else "" for cell in row] for row in cells],
@@ -288,7 +288,7 @@ def _time_map(outcome: Outcome) -> Chart:
         "colorbar": {"ticksuffix": " s", "thickness": 12, "outlinewidth": 0, "nticks": 5},
     }
     layout = {
-        "xaxis": _round_axis(outcome.rounds[-1].round, bars=True) | {"showgrid": False},
+        "xaxis": _round_axis(outcome.rounds[-1].round + 1, bars=True) | {"showgrid": False},
         "yaxis": {"type": "category", "autorange": "reversed", "automargin": True, "showgrid": False},
     }
     height = 110 + len(names) * (26 if len(names) <= _TALL_ROWS else 13)
@@ -323,7 +323,7 @@ def traffic_charts(outcome: Outcome) -> list[Chart]:
     for label, colour, counts in ways:
         bars = _bars(rounds, label, colour, [count / size for count in counts])
         data.append(bars | {"customdata": [bytes_text(count) for count in counts]})
-    layout = {"barmode": "group", "bargap": _gap(len(rounds)), "xaxis": _round_axis(rounds[-1].round, bars=True), "yaxis": {"title": {"text": unit}}}  # fmt: skip
+    layout = {"barmode": "group", "bargap": _gap(len(rounds)), "xaxis": _round_axis(rounds[-1].round + 1, bars=True), "yaxis": {"title": {"text": unit}}}  # fmt: skip
     keys = tuple(Key("■", colour, label) for label, colour, _ in ways)
     return [Chart("Bytes per round", "", keys, {"data": data, "layout": layout})]
 
@@ -368,9 +368,10 @@ def saving_charts(outcome: Outcome) -> list[Chart]:
 
 
 def _round_axis(last: int, *, bars: bool = False) -> dict[str, Any]:
+    """The axis of rounds, counted from 1. last: position of the last thing on it."""
     margin = 0.5 if bars else 0.02 * last + 0.1
-    axis: dict[str, Any] = {"title": {"text": "round"}, "range": [-margin, last + margin], "tickformat": "d"}
-    return axis | ({"tick0": 0, "dtick": 1} if last <= 14 else {"nticks": 12})
+    axis: dict[str, Any] = {"title": {"text": "round"}, "range": [1 - margin, last + margin], "tickformat": "d"}
+    return axis | ({"tick0": 1, "dtick": 1} if last <= 14 else {"nticks": 12})
 
 
 def _label(name: str) -> str:

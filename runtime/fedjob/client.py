@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from . import first_process, values
 from .errors import OUT_OF_STEP, FedJobError, IdentityError, LocalProtocolError
 from .model import AnalyticsDataType, FLModel, MetaKey, ParamsType, holds_tensors
+from .quantities import round_text
 
 if TYPE_CHECKING:
     from .config import Ranks, SiteConfig
@@ -197,9 +198,9 @@ def _download(s: _Session, task: Task) -> FLModel | None:
         return None
     if task.key.kind == "Train" and "optimizer_params" in s.forms and "optimizer_params" not in parts:
         _log.warning(
-            "round %d: the optimizer_params that were sent do not come back: those of the sites differ, the log of the server "
+            "%s: the optimizer_params that were sent do not come back: those of the sites differ, the log of the server "
             "says in what",
-            task.key.round,
+            round_text(task.key.round),
         )
     total = s.config.workflow["rounds"]
     return FLModel(
@@ -228,7 +229,7 @@ def send(model: FLModel, clear_cache: bool | None = None) -> Receipt:  # noqa: A
     if s.uplink is None:
         return _put_aside(s, Receipt(True))
     if s.uplink.is_over(task.key):
-        return _put_aside(s, Receipt(False, "PastRound", f"round {task.key.round} closed without this answer"))
+        return _put_aside(s, Receipt(False, "PastRound", f"{round_text(task.key.round)} closed without this answer"))
     from .exchange import announcement
 
     announce, parts = announcement(task, model, s.forms, s.config)

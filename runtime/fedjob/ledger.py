@@ -23,6 +23,7 @@ from .departures import JOB_OVER, Departures
 from .journal import Journal
 from .limits import Limits
 from .peers import Task
+from .quantities import round_text
 from .quorum import Asked, Closed, NotMet, Wait, decide
 from .roster import Site, absences, silence
 from .spool import Spool
@@ -150,7 +151,7 @@ class Ledger:
             return
         for name in sorted(opened.sites):
             if opened.waits_for(name):
-                why = f"round {self.round} closed without this site's answer"
+                why = f"{round_text(self.round)} closed without this site's answer"
                 event = wire.Cancel(key=opened.key, reason="PastRound", message=why)
                 self.sites[name].tell(wire.Downward(cancel=event))
         opened.closed = True

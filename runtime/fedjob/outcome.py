@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedjob.quantities import round_text
 from fedjob.records import (
     HISTORY_FILE,
     METRICS_FILE,
@@ -119,7 +120,7 @@ class Outcome:
             return "the global model"
         if self.scoring.kind == "Evaluate":
             return "the final model"
-        return f"the global model at the start of round {self.scoring.round}"
+        return f"the global model at the start of {round_text(self.scoring.round)}"
 
     @property
     def older_scores(self) -> list[str]:

@@ -86,3 +86,8 @@ def names_text(names: Sequence[str], most: int = 4) -> str:
     """Names in a line, the first few: "a, b", "a, b, c, d and 60 more"."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def round_text(number: int) -> str:
+    """A round as people count, from 1: "round 1" for number 0 of the API, of histories and of states, which count from 0."""
+    return f"round {number + 1}"

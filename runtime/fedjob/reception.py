@@ -17,6 +17,7 @@ from .asks import Ask, Open, Upload
 from .departures import JOB_OVER
 from .errors import TransportError
 from .ledger import Ledger
+from .quantities import round_text
 from .roster import Push, forgive_outage
 from .spool import Spool, facts
 from .stored import Stored
@@ -151,13 +152,15 @@ class Reception:
         if opened and name in opened.answers:
             if opened.uploads.get(name) == announce.upload:
                 return wire.Verdict(accepted=True)  # the first verdict was lost on its way
-            return _refused("AlreadyAnswered", f"round {self._ledger.round} has this site's {ask[0]} answer already")
+            return _refused(
+                "AlreadyAnswered", f"{round_text(self._ledger.round)} has this site's {ask[0]} answer already"
+            )
         if opened is None and self._comes_again(announce.key, ask):
-            raise TransportError(f"round {announce.key.round} is not open again yet")
+            raise TransportError(f"{round_text(announce.key.round)} is not open again yet")
         if opened is None or not opened.waits_for(name):
             if (*ask, name, announce.upload) in self._ledger.accepted:
                 return wire.Verdict(accepted=True)  # the first verdict was lost, and the round has closed since
-            why = f"{ask[0]} of round {announce.key.round} is over for this site; the job is at round {self._ledger.round}"
+            why = f"{ask[0]} of {round_text(announce.key.round)} is over for this site; the job is at {round_text(self._ledger.round)}"
             log.warning("refused %s: PastRound: %s", name, why, extra={"site": name})
             return _refused("PastRound", why)
         if announce.declined:
@@ -221,7 +224,7 @@ class Reception:
             with self._ledger.changed:
                 self.release(upload)
                 if not self._awaits(opened, site):
-                    return _refused("PastRound", f"round {opened.round} closed while the answer travelled")
+                    return _refused("PastRound", f"{round_text(opened.round)} closed while the answer travelled")
                 if isinstance(judged, Refusal):
                     upload.spool.discard()
                     return self._out(opened, site, "Refused", judged)
@@ -264,7 +267,7 @@ class Reception:
     def _out(self, opened: Open, name: str, state: Any, refusal: Refusal) -> wire.Verdict:
         """A site will not answer this ask: journalled, told, and the round decides anew."""
         why = f"{refusal.reason}: {refusal.message}"
-        log.warning("round %d: %s %s: %s", self._ledger.round, state.lower(), name, why, extra={"site": name})
+        log.warning("%s: %s %s: %s", round_text(self._ledger.round), state.lower(), name, why, extra={"site": name})
         self._ledger.note_out(opened, name, refusal)
         self._ledger.sites[name].settle(state, why)
         self._ledger.changed.notify_all()

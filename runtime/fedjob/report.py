@@ -16,7 +16,7 @@ from fedjob import charts
 from fedjob.api.limits import REPORT_NAMES
 from fedjob.charts import Chart
 from fedjob.outcome import Outcome, SiteOutcome, read_outcome
-from fedjob.quantities import bytes_text, count_text, metric_text, plural, seconds_text, share_text
+from fedjob.quantities import bytes_text, count_text, metric_text, plural, round_text, seconds_text, share_text
 from fedjob.records import HISTORY_FILE, METRICS_FILE, RoundRecord
 from fedjob.text import lines
 
@@ -134,7 +134,7 @@ def _tiles(outcome: Outcome) -> list[Tile]:
 
 def _first_score(outcome: Outcome, metric: str) -> str:
     first = next((record for record in outcome.rounds if metric in record.metrics), None)
-    return f"{metric_text(first.metrics[metric])} at round {first.round}" if first else ""
+    return f"{metric_text(first.metrics[metric])} at {round_text(first.round)}" if first else ""
 
 
 def _mean_round(outcome: Outcome) -> str:
@@ -173,7 +173,7 @@ def _rows(drawn: Sequence[Chart]) -> tuple[Chart, ...]:
 
 def _round_row(outcome: Outcome, record: RoundRecord) -> dict[str, Any]:
     return {
-        "label": str(record.round) if record.kind == "Train" else "final evaluation",
+        "label": str(record.round + 1) if record.kind == "Train" else "final evaluation",
         "record": record,
         "of": len(record.contributors) + len(record.missing),
         "missing": [(missing.site, missing.reason, missing.message) for missing in record.missing],

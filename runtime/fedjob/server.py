@@ -33,6 +33,7 @@ from .limits import Limits
 from .model import ParamsType
 from .peers import Offer
 from .progress import Story, round_record, status
+from .quantities import round_text
 from .records import (
     HISTORY_FILE,
     METRICS_FILE,
@@ -412,7 +413,7 @@ def _tell(
         story.contributors = len(record.contributors)
         story.completed_rounds = state.round
         _look_for_stop_metric(config, session, record)
-    log.info("round %d (%s) complete: %d answers, %d missing, %.2f s", record.round, kind, len(record.contributors),
+    log.info("%s (%s) complete: %d answers, %d missing, %.2f s", round_text(record.round), kind, len(record.contributors),
              len(record.missing), record.seconds)  # fmt: skip
 
 

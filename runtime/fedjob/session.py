@@ -29,6 +29,7 @@ from .journal import Journal, forget
 from .ledger import Ledger
 from .limits import Limits
 from .peers import Answer, Close, Task
+from .quantities import round_text
 from .quorum import Closed, NotMet, Rule
 from .reception import Reception
 from .records import Missing, RoundKind, SiteRound
@@ -221,7 +222,7 @@ class Session:
                 if fresh or isinstance(step, Closed):
                     return fresh or None
                 if isinstance(step, NotMet):
-                    raise JobFailed("QuorumNotMet", f"round {self._ledger.round}: {step.message}")
+                    raise JobFailed("QuorumNotMet", f"{round_text(self._ledger.round)}: {step.message}")
                 lost_at = (s.gone_since + self._limits.site_lost_seconds for s in self._ledger.absent(opened))
                 until = [step.until_seconds - self._ledger.elapsed(opened), *(at - time.monotonic() for at in lost_at)]
                 self._wait(min((seconds for seconds in until if seconds > 0), default=0.0))

@@ -29,6 +29,7 @@ from .errors import JobFailed, PeerFailed
 from .limits import Limits
 from .model import PARTS, FLModel, ParamsType
 from .peers import Answer, Close, Task
+from .quantities import round_text
 from .quorum import Asked, Closed, NotMet, Rule, decide
 from .records import SiteRound
 from .stored import Stored, open_stored, stored_form, write, write_values
@@ -136,7 +137,7 @@ class InMemory:
             asked = Asked(frozenset(to), answered, {s: r.reason for s, r in w.out.get(key, {}).items()})
             step = decide(rule, asked, now)
             if isinstance(step, NotMet):
-                raise JobFailed("QuorumNotMet", f"round {task.round}: {step.message}")
+                raise JobFailed("QuorumNotMet", f"{round_text(task.round)}: {step.message}")
             came = []
             if isinstance(step, Closed):
                 w.closed[key] = sorted(answered)

@@ -38,6 +38,7 @@ from .frames import Piece
 from .identity import Credentials
 from .incoming import Incoming
 from .orders import checked
+from .quantities import round_text
 from .tally import ClientTally
 from .transport import Channel, Gone, PermissionDenied
 from .values import legible
@@ -194,7 +195,9 @@ class Uplink:
                 if turn.failure is not None:
                     raise turn.failure from None
                 if self.is_over(announce.key):
-                    return wire.Verdict(reason="PastRound", message=f"round {announce.key.round} closed meanwhile")
+                    return wire.Verdict(
+                        reason="PastRound", message=f"{round_text(announce.key.round)} closed meanwhile"
+                    )
                 try:
                     self._sit_out(outage, e)
                 except JobOver:

@@ -331,7 +331,7 @@ def test_the_final_table_has_a_row_per_site_and_the_global_one_last(run_folder: 
     ]
     caption = " ".join(text.partition("└")[2].split()[1:])
     assert caption == (
-        "Metrics score the global model at the start of round 1. hospital-b missed it: scores of an older one."
+        "Metrics score the global model at the start of round 2. hospital-b missed it: scores of an older one."
     )
 
 

@@ -238,7 +238,7 @@ def test_the_headline_says_what_came_of_the_run(tmp_path: Path) -> None:
     text = page_of(folder).text
     for words in ("✓ Complete", "All 2 rounds are complete.", "Rounds 2 of 2", "Sites 3 all contributed"):
         assert words in text
-    assert "Scores are of the global model at the start of round 1" in text
+    assert "Scores are of the global model at the start of round 2" in text
 
 
 def test_the_global_curve_is_strong_and_ends_at_the_final_model(tmp_path: Path) -> None:
@@ -246,9 +246,9 @@ def test_the_global_curve_is_strong_and_ends_at_the_final_model(tmp_path: Path) 
     (overall,) = traces(page, "global")
     (site,) = (trace for trace in traces(page, "hospital-a") if trace["type"] == "scatter")
     (final,) = traces(page, "final model")
-    assert overall["x"] == [0, 1, 2, 3, 4]
+    assert overall["x"] == [1, 2, 3, 4, 5]
     assert overall["line"]["width"] > 2 * site["line"]["width"]
-    assert (final["x"], final["y"]) == ([4], [overall["y"][-1]])
+    assert (final["x"], final["y"]) == ([5], [overall["y"][-1]])
 
 
 def test_64_sites_are_thin_grey_lines_below_the_global_one(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_job_that_failed_in_its_first_round_explains_why(tmp_path: Path) -> No
     page = page_of(write_failed_run(tmp_path / "digits-02"))
     for words in (
         "✗ Failed",
-        "QuorumNotMet in round 0, before any round was complete",
+        "QuorumNotMet in round 1, before any round was complete",
         "Round 0 needs 2 of 3 sites, 1 came.",
         "hospital-b , lost: train.py exited with code 1",
         "No round was complete, so there are no curves and no model.",
@@ -343,7 +343,7 @@ def test_steps_that_begin_again_each_round_go_on_along_the_axis(tmp_path: Path) 
     folder.mkdir()
     append(folder / METRICS_FILE, *(LoggedValue("a", n, step, "loss", 1.0) for n in (0, 1) for step in (0, 1)))
     (line,) = traces(page_of(folder), "a")
-    assert line["x"] == [0.0, 0.5, 1.0, 1.5]
+    assert line["x"] == [1.0, 1.5, 2.0, 2.5]
 
 
 def test_the_report_is_replaced_as_a_whole(tmp_path: Path) -> None:

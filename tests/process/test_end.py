@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from conftest import Hosted, Job, Puppet
 
 SEED = int(os.environ.get("FEDJOB_SEED", time.time()))
-REASON = "QuorumNotMet: round 1: 2 of 2 answers needed"
+REASON = "QuorumNotMet: round 2: 2 of 2 answers needed"
 ZEROS = {"w": np.zeros(4, np.float32)}
 
 # Loaded by the server's Python before anything else. The process kills itself before the n-th change to a file of the run,

@@ -140,7 +140,7 @@ def test_each_end_that_is_not_the_scripts_fault_has_an_error_and_an_exit_code(
     newer.offer({"w": np.zeros(4, np.float32)})
     task = newer.task("Train")
     newer.uplink.submit(Announce(key=task.key, attempt=1, upload="x", declined="no data"), ())
-    assert_ended_with(JobFailed, "QuorumNotMet: round 0", other)
+    assert_ended_with(JobFailed, "QuorumNotMet: round 1", other)
     assert run.wait() == 1
     assert_ended_with(
         ServerLost, "for 1 s (failurePolicy.serverLostSeconds)", script(run, "b", server_lost_seconds=1.0)

@@ -77,7 +77,7 @@ def test_without_its_quorum_the_job_fails_and_every_script_hears_it(new_job: Cal
     assert (run.status["state"], run.status["reason"]) == ("Failed", "QuorumNotMet")
     assert "b: NotFinite" in run.status["message"]
     assert sorted(end[:2] for end in job.seen("ends")) == [["a", "QuorumNotMet"], ["b", "QuorumNotMet"]]
-    assert "failed: QuorumNotMet: round 0: 2 of 2 answers needed" in job.output
+    assert "failed: QuorumNotMet: round 1: 2 of 2 answers needed" in job.output
     assert "Traceback" not in job.output
 
 

@@ -221,7 +221,7 @@ def test_a_sum_beyond_its_dtype_is_refused_by_name_and_does_not_spoil_the_model(
 
 def test_a_model_that_the_wire_cannot_hold_ends_the_job_by_name() -> None:
     start = {"w": np.array([1.0, 70_000.0, -np.inf], np.float32)}
-    with pytest.raises(JobFailed, match=r"OutOfRange: round 0: .*'w' holds .* beyond 6.55e\+04.*exchange.dtype"):
+    with pytest.raises(JobFailed, match=r"OutOfRange: round 1: .*'w' holds .* beyond 6.55e\+04.*exchange.dtype"):
         testing.run(FedAvg(rounds=1), start, {"a": step(0)}, exchange=Exchange(dtype="F16"))
 
 

@@ -129,7 +129,7 @@ def test_optimizer_params_that_differ_are_dropped_with_a_word(caplog: pytest.Log
     testing.run(FedAvg(rounds=2), START, {"a": optimises(2), "b": optimises(3)})
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert said == [
-        f"round {t}: optimizer_params are dropped, the next round begins without any: b differs from a: 'm' is F64 [3], expected F64 [2]"
+        f"round {t + 1}: optimizer_params are dropped, the next round begins without any: b differs from a: 'm' is F64 [3], expected F64 [2]"
         for t in range(2)
     ]
 

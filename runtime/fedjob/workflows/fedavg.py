@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from .. import aggregation
 from ..api import FedAvg
 from ..peers import Evaluate, Peers, Train
+from ..quantities import round_text
 from ..sampling import sample
 from ..trees import Tree
 
@@ -43,7 +44,7 @@ def server(peers: Peers, s: State, w: FedAvg) -> Iterator[State]:
         model = aggregation.mean(updates, "params", by=by)  # Σ n_k w_k / Σ n_k
         carried = aggregation.agree(updates, "optimizer_params")
         if why := aggregation.unlike(updates, "optimizer_params"):
-            log.warning("round %d: optimizer_params are dropped, the next round begins without any: %s", t, why)
+            log.warning("%s: optimizer_params are dropped, the next round begins without any: %s", round_text(t), why)
         s = State(t + 1, model, aggregation.mean(updates, "optimizer_params", by=by) if carried else None)
         yield s
     if w.options.evaluate and s.round == w.rounds:
