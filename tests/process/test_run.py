@@ -70,7 +70,7 @@ def test_a_run_leaves_what_people_read_and_no_key(undisturbed: Started) -> None:
     for words in (
         "listens on port",
         "site a attends",
-        "round 3 (Train) complete: 2 answers, 0 missing",
+        "round 4 (Train) complete: 2 answers, 0 missing",
         "job complete",
     ):
         assert words in log
@@ -327,6 +327,39 @@ def test_a_command_that_does_not_exist_is_one_clear_line_and_the_next_run_has_it
     job.write(document)
     assert job.run().folder.name == "job-01"
     assert "model   runs/job-01/model.safetensors" in job.output
+
+
+FAILS_LATE = """
+import numpy as np, fedjob
+from pathlib import Path
+fedjob.init({"w": np.ones(3, np.float32)})
+while fedjob.is_running():
+    model = fedjob.receive()
+    if model.current_round == 1 and not Path("MENDED").exists():
+        raise ValueError("BOOM")
+    fedjob.send(fedjob.FLModel(params=model.params))
+"""
+
+
+def test_a_failure_is_told_once_for_each_death_and_once_as_the_verdict_which_says_how_to_go_on(
+    new_job: Callable[..., Job], tmp_path: Any
+) -> None:
+    mended = tmp_path / "mended"
+    job = new_job(
+        FAILS_LATE.replace("MENDED", str(mended)), "ab", workflow={"rounds": 2}, failurePolicy={"siteRestarts": 1}
+    )
+    job.run(code=1)
+    told = job.output.splitlines()
+    assert [line.partition(" ")[0] for line in told if "BOOM" in line].count("failed:") == 1
+    assert len([line for line in told if "BOOM" in line]) == 2 * 2 + 1
+    assert told[-2] == (
+        "failed: QuorumNotMet: round 2: 1 of 2 answers needed, 0 came (a, b: ValueError: BOOM (1 restart used up))"
+    )
+    assert told[-1] == "to go on after 1 complete round: fedjob run job.yaml --resume"
+    mended.touch()
+    assert job.run("--resume").status["state"] == "Complete"
+    assert "round 1 of 2 is complete already" in job.output
+    assert "lost" not in job.output
 
 
 def test_a_script_that_dies_before_init_says_why_wherever_people_look(new_job: Callable[..., Job]) -> None:

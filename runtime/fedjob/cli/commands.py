@@ -126,11 +126,11 @@ def _run(this: object, resume: bool, again: str) -> int:
             _say(f"interrupted; to go on: {again}")
     except FedJobError as e:
         _refuse(str(e))
-    _conclude(this, folder, code)
+    _conclude(this, folder, code, again)
     return code
 
 
-def _conclude(this: object, folder: Path, code: int) -> None:
+def _conclude(this: object, folder: Path, code: int, again: str) -> None:
     """The table of sites, and where everything is. Nothing here decides how the job ended, be the disk full or nobody listening."""
     from .. import local
     from ..report import build
@@ -142,7 +142,7 @@ def _conclude(this: object, folder: Path, code: int) -> None:
     except (OSError, ValueError) as e:
         this.unwritten = this.unwritten or f"report.html: {getattr(e, 'strerror', None) or e}"
     try:
-        _print_end(this, folder, code, page)
+        _print_end(this, folder, code, page, again)
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as e:
@@ -153,8 +153,9 @@ def _conclude(this: object, folder: Path, code: int) -> None:
         _say(f"not written: {this.unwritten}; `fedjob report {folder}` writes the report once there is room")
 
 
-def _print_end(this: object, folder: Path, code: int, page: Path | None) -> None:
+def _print_end(this: object, folder: Path, code: int, page: Path | None, again: str) -> None:
     from .. import local
+    from ..quantities import plural
     from ..screen import console
     from .live import final_table, saving_text
 
@@ -170,6 +171,8 @@ def _print_end(this: object, folder: Path, code: int, page: Path | None) -> None
     if code != 0 and (status := this.status()) and status.state == "Failed":
         _say(f"logs    {folder / 'logs'}")
         _say(f"failed: {status.reason}: {status.message}")
+        if done := status.progress.completed_rounds:
+            _say(f"to go on after {plural(done, 'complete round')}: {again}")
 
 
 def _say(line: str) -> None:
