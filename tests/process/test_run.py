@@ -378,6 +378,11 @@ def test_a_script_that_dies_before_init_says_why_wherever_people_look(new_job: C
     [
         (["--resume"], "runs: no run of job to resume; leave --resume out to start one"),
         (["--data", "scans"], "--data scans: got no NAME=PATH, e.g. --data cohort-2024=/srv/cohort"),
+        (
+            ["--data", "scans=.", "--data", "scans=/"],
+            "--data scans=/: scans was given before, as .; its sites name scans",
+        ),
+        (["--data", "scan=."], "--data scan=.: job has no data scan; its sites name scans"),
         ([], "site a needs the data 'scans': say where it is, --data scans=PATH"),
         (["--data", "scans=nowhere"], "--data scans=nowhere: no such file or folder"),
     ],

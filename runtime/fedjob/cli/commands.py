@@ -85,7 +85,8 @@ def run(
     from .. import local, run_folder
 
     _heed_endings()
-    parsed, where = _load(job), _data(data or [])
+    parsed = _load(job)
+    where = _data(data or [], parsed)
     try:
         with local.usable(f"--runs {runs}"):
             folder = (run_folder.latest if resume else run_folder.claim)(_expanded(runs), parsed.metadata.name)
@@ -301,12 +302,19 @@ def _load(path: Path) -> FederatedJob:
         _refuse(str(e))
 
 
-def _data(pairs: list[str]) -> dict[str, Path]:
-    found = {}
+def _data(pairs: list[str], job: FederatedJob) -> dict[str, Path]:
+    """Where each data set is. A name that comes twice, or that no site uses, is a slip of the pen: one of them would not be seen."""
+    used = sorted({site.data for site in job.spec.sites if site.data is not None})
+    known = f"its sites name {', '.join(used)}" if used else "none of its sites has a field data"
+    found = dict[str, Path]()
     for pair in pairs:
         name, separator, path = pair.partition("=")
         if not separator or not name or not path:
             _refuse(f"--data {pair}: got no NAME=PATH, e.g. --data cohort-2024=/srv/cohort")
+        if name not in used:
+            _refuse(f"--data {pair}: {job.metadata.name} has no data {name}; {known}")
+        if name in found:
+            _refuse(f"--data {pair}: {name} was given before, as {found[name]}; {known}")
         found[name] = _expanded(Path(path))
     return found
 
