@@ -77,7 +77,20 @@ def recall(folder: Path) -> dict[str, Any]:
         return {"uid": str(saved["uid"]), "attempt": int(saved["attempt"]), "keys": str(saved.get("keys", "")),
                 "job": saved.get("job")}  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
-        raise ConfigError(f"{path}: this run cannot be resumed: {e!r}") from e
+        raise ConfigError(
+            f"{path}: this run cannot be resumed: {_what_is_wrong(e)}; leave --resume out to start a new one"
+        ) from e
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """In words: of most errors people would read the name of a Python class."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON at line {error.lineno}, column {error.colno}"
+    return str(error) if isinstance(error, ValueError) else "not what a run writes there"
 
 
 def remember(folder: Path, *, job: str, uid: str, attempt: int, keys: Path) -> None:

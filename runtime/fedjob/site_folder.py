@@ -29,8 +29,9 @@ class Beside:
 
     @property
     def shared(self) -> list[str]:
-        """The links that a script may stumble over: not those that were links or hidden before."""
-        return [str(p) for p in self.links if not p.name.startswith(".") and not (self.source / p).is_symlink()]
+        """The links that a script may stumble over: not those that were links or hidden before, and no pipe or device."""
+        shown = [p for p in self.links if not p.name.startswith(".") and not (self.source / p).is_symlink()]
+        return [str(p) for p in shown if (self.source / p).is_file() or (self.source / p).is_dir()]
 
 
 def beside(source: Path, *apart: Path) -> Beside:

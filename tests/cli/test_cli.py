@@ -63,6 +63,16 @@ def test_a_valid_job_is_one_line_and_exit_code_0(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB)
     checked = fedjob("validate", "job.yaml", folder=tmp_path)
     assert (checked.returncode, checked.stdout) == (0, "job.yaml: digits: 2 sites, 10 rounds, valid\n")
+    (tmp_path / "one.yaml").write_text(JOB.replace("rounds: 10", "rounds: 1"))
+    assert "1 round, valid" in fedjob("validate", "one.yaml", folder=tmp_path).stdout
+
+
+def test_a_file_and_a_folder_that_were_not_meant_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    missing = fedjob("validate", "job.yml", folder=tmp_path)
+    assert missing.stderr.rstrip().endswith("No such file or directory; did you mean job.yaml?")
+    unnamed = fedjob("run", "job.yaml", "--runs", "", folder=tmp_path)
+    assert (unnamed.returncode, unnamed.stderr) == (2, "--runs '': no name of a folder; the current one is --runs .\n")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,9 @@ def test_a_run_that_does_not_say_whose_it_is_is_not_resumed_and_says_what_to_do(
 def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:
     path = begin(tmp_path, "mnist") / run_folder.RECORD
     path.write_text("{")
-    with pytest.raises(ConfigError, match=re.escape(f"{path}: this run cannot be resumed")):
+    with pytest.raises(
+        ConfigError, match=re.escape(f"{path}: this run cannot be resumed: not JSON at line 1, column 2;")
+    ):
         run_folder.latest(tmp_path, "mnist")
 
 

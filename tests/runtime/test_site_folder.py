@@ -108,3 +108,10 @@ def test_what_cannot_be_read_is_a_link(tmp_path: Path) -> None:
     job = made(tmp_path, {"secret": 1})
     (job / "secret").chmod(0)
     assert filled(job, "a").joinpath("secret").is_symlink()
+
+
+def test_a_pipe_is_not_said_to_be_too_large(tmp_path: Path) -> None:
+    job = made(tmp_path, {"train.py": 1})
+    os.mkfifo(job / "pipe")
+    what = beside(job, job / "runs" / "x-01")
+    assert (what.links, what.shared) == ((Path("pipe"),), [])

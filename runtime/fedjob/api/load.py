@@ -73,10 +73,18 @@ def _read(source: str) -> bytes:
         with Path(source).open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise JobFileError(source, [Problem(f"cannot be read: {error.strerror}")]) from None
+        raise JobFileError(source, [Problem(f"cannot be read: {error.strerror}{_namesake(source)}")]) from None
     if len(data) > MAX_FILE_BYTES:
         raise JobFileError(source, [Problem(f"too large, allowed: at most {MAX_FILE_BYTES} bytes")])
     return data
+
+
+def _namesake(source: str) -> str:
+    """The file that was probably meant: of the same name, in another format."""
+    others = [
+        path for suffix in READERS if (path := Path(source).with_suffix(suffix)) != Path(source) and path.is_file()
+    ]
+    return f"; did you mean {others[0]}?" if others else ""
 
 
 def _decoded(data: bytes, source: str) -> str:

@@ -53,8 +53,8 @@ app = typer.Typer(
 )
 
 JobFile = Annotated[Path, typer.Argument(help="The job: YAML, JSON or TOML.", show_default=False)]
-Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
-_RUNS = Path("runs")
+Runs = Annotated[str, typer.Option(help="Folder of all runs.")]
+_RUNS = "runs"
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -85,21 +85,23 @@ def run(
     from .. import local, run_folder
 
     _heed_endings()
+    if not runs:
+        _refuse("--runs '': no name of a folder; the current one is --runs .")
     parsed = _load(job)
     where = _data(data or [], parsed)
     try:
         with local.usable(f"--runs {runs}"):
-            folder = (run_folder.latest if resume else run_folder.claim)(_expanded(runs), parsed.metadata.name)
+            folder = (run_folder.latest if resume else run_folder.claim)(_expanded(Path(runs)), parsed.metadata.name)
             this = local.Run(parsed, folder.resolve(), job.resolve().parent, where, metrics)
     except FedJobError as e:
         _refuse(str(e))
     _note_unused(parsed)
-    raise typer.Exit(_run(this, resume, _again(job, runs, data or [], metrics)))
+    raise typer.Exit(_run(this, resume, _again(job, Path(runs), data or [], metrics)))
 
 
 def _again(job: Path, runs: Path, data: list[str], metrics: bool) -> str:
     """The command that goes on with a run, for a shell in the same folder."""
-    options = ["--resume", *(["--runs", str(runs)] if runs != _RUNS else [])]
+    options = ["--resume", *(["--runs", str(runs)] if runs != Path(_RUNS) else [])]
     options += [part for pair in data for part in ("--data", pair)]
     return shlex.join(["fedjob", "run", str(job), *options, *(["--metrics"] if metrics else [])])
 
@@ -203,9 +205,12 @@ def validate(job: JobFile) -> None:
 
     Example: `fedjob validate job.yaml`
     """
+    from ..quantities import plural
+
     parsed = _load(job)
     _note_unused(parsed)
-    say(f"{job}: {parsed.metadata.name}: {len(parsed.spec.sites)} sites, {parsed.spec.workflow.rounds} rounds, valid")
+    sites, rounds = plural(len(parsed.spec.sites), "site"), plural(parsed.spec.workflow.rounds, "round")
+    say(f"{job}: {parsed.metadata.name}: {sites}, {rounds}, valid")
 
 
 def _note_unused(job: FederatedJob) -> None:
