@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -470,3 +471,13 @@ def test_any_text_survives_being_written_and_read(text: str) -> None:
     document["spec"]["trainer"]["env"] = [{"name": "A", "value": text}]
     job = validate(document)
     assert loads(to_yaml(job)) == job
+
+
+@pytest.mark.parametrize("name", ["123", "1e3", "0123", "0x10"])
+def test_quotes_are_advised_only_where_they_help(name: str) -> None:
+    """The name of a job begins with a letter, that of a site need not."""
+    job = Path(__file__).with_name("ten-lines.yaml").read_text()
+    said = problems(re.sub(r"name: [\w-]+", f"name: {name}", job, count=1))
+    assert "beginning with a letter" in said
+    assert "quotes" not in said
+    assert problems(re.sub(r"- name: [\w-]+", f"- name: {name}", job, count=1)).endswith("in quotes")

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import yaml
 
 from fedjob.api.problems import JobFileError, Problem, Spot, shown
-from fedjob.api.schema import FieldPath
+from fedjob.api.schema import FieldPath, Schema, allowed, find
 from fedjob.api.toml_lines import toml_spots
 from fedjob.text import one_line
 
@@ -151,6 +151,14 @@ def _children(value: object) -> Iterator[object]:
         yield from value
 
 
+def _instead_of(text: str, node: Schema | None) -> str:
+    """What to write in place of a number that YAML reads in more than one way; in quotes only where that is allowed then."""
+    pattern = (node or {}).get("pattern")
+    if node is not None and pattern and not re.search(str(pattern), text):
+        return allowed(node)
+    return "a plain decimal number, or text in quotes"
+
+
 class _YamlReader:
     """Builds the values of one YAML document from the parser's events."""
 
@@ -250,7 +258,7 @@ class _YamlReader:
         if FLOAT.fullmatch(text):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         if _INT.fullmatch(text) or AMBIGUOUS.fullmatch(text):
-            self._fail(f"got {shown(text)[1:-1]}, allowed: a plain decimal number, or text in quotes", path, event)
+            self._fail(f"got {shown(text)[1:-1]}, allowed: {_instead_of(text, find(path))}", path, event)
         return text
 
     def _fail(self, message: str, path: FieldPath, event: Any) -> NoReturn:

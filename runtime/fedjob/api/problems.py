@@ -130,7 +130,7 @@ def _problems(details: ErrorDetails, spots: Mapping[FieldPath, Spot]) -> list[Pr
         return [Problem(f"missing, allowed: {phrase}", path, line)]
     place = path[:-1] if is_key(path) else path
     given = _given(details["input"], spots.get(place))
-    return [Problem(f"got {given}, allowed: {phrase}{_hint(node, details['input'])}", place, line)]
+    return [Problem(f"got {given}, allowed: {phrase}{_hint(node, details['input'], given)}", place, line)]
 
 
 def _rule(start: FieldPath, rule: Broken, spots: Mapping[FieldPath, Spot]) -> Problem:
@@ -150,7 +150,7 @@ def _given(value: object, spot: Spot | None) -> str:
     return shown(value)
 
 
-def _hint(node: Schema | None, value: object) -> str:
+def _hint(node: Schema | None, value: object, given: str) -> str:
     """What to change, where a value of the wrong type shows what was meant."""
     wanted = node.get("type") if node else None
     if wanted in ("integer", "number") and isinstance(value, str) and re.fullmatch(r"-?[0-9][0-9.eE+-]*", value):
@@ -160,7 +160,8 @@ def _hint(node: Schema | None, value: object) -> str:
     if wanted == "boolean" and isinstance(value, str) and value in ("true", "false"):
         return ", without quotes"
     if wanted == "string" and isinstance(value, bool | int | float) and "quotes" not in allowed(node or {}):
-        return ", in quotes"
+        pattern = str((node or {}).get("pattern", ""))  # what it does not fit, it fits no better in quotes
+        return ", in quotes" if re.search(pattern, given) else ""
     return ""
 
 
