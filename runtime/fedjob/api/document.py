@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import yaml
 
 from fedjob.api.problems import JobFileError, Problem, Spot, shown
-from fedjob.api.schema import FieldPath, Schema, allowed, find
+from fedjob.api.schema import FieldPath, Schema, allowed, find, fits
 from fedjob.api.toml_lines import toml_spots
 from fedjob.text import one_line
 
@@ -153,8 +153,7 @@ def _children(value: object) -> Iterator[object]:
 
 def _instead_of(text: str, node: Schema | None) -> str:
     """What to write in place of a number that YAML reads in more than one way; in quotes only where that is allowed then."""
-    pattern = (node or {}).get("pattern")
-    if node is not None and pattern and not re.search(str(pattern), text):
+    if node is not None and not fits(node, text):
         return allowed(node)
     return "a plain decimal number, or text in quotes"
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fedjob.api.fields import RULES_BROKEN, Broken
-from fedjob.api.schema import FieldPath, Schema, allowed, fields, find, is_key
+from fedjob.api.schema import FieldPath, Schema, allowed, fields, find, fits, is_key
 from fedjob.text import one_line
 
 MAX_PROBLEMS = 20  # lines that a person reads; the rest is counted
@@ -160,8 +160,7 @@ def _hint(node: Schema | None, value: object, given: str) -> str:
     if wanted == "boolean" and isinstance(value, str) and value in ("true", "false"):
         return ", without quotes"
     if wanted == "string" and isinstance(value, bool | int | float) and "quotes" not in allowed(node or {}):
-        pattern = str((node or {}).get("pattern", ""))  # what it does not fit, it fits no better in quotes
-        return ", in quotes" if re.search(pattern, given) else ""
+        return ", in quotes" if fits(node, given) else ""  # what it does not fit, it fits no better in quotes
     return ""
 
 

@@ -5,9 +5,9 @@ Editors read the schema itself; error messages and the field reference are made 
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -163,3 +163,13 @@ _PHRASES = {
     "array": _list,
     "object": _mapping,
 }
+
+
+def fits(node: Schema | None, text: str) -> bool:
+    """Whether a text has the pattern of a field; one without a pattern takes any. By pydantic, whose engine does not backtrack."""
+    pattern = node.get("pattern") if node else None
+    try:
+        TypeAdapter(Annotated[str, Field(pattern=pattern)]).validate_python(text)
+    except ValidationError:
+        return False
+    return True
