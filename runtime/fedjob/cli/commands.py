@@ -54,14 +54,14 @@ app = typer.Typer(
 
 JobFile = Annotated[Path, typer.Argument(help="The job: YAML, JSON or TOML.", show_default=False)]
 Runs = Annotated[str, typer.Option(help="Folder of all runs.")]
-_RUNS = "runs"
+_RUNS = Path("runs")
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @app.command(epilog=EXIT_CODES)
 def run(
     job: JobFile,
-    runs: Runs = _RUNS,
+    runs: Runs = str(_RUNS),
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this job's last run, from where it stopped.")
     ] = False,
@@ -101,7 +101,7 @@ def run(
 
 def _again(job: Path, runs: Path, data: list[str], metrics: bool) -> str:
     """The command that goes on with a run, for a shell in the same folder."""
-    options = ["--resume", *(["--runs", str(runs)] if runs != Path(_RUNS) else [])]
+    options = ["--resume", *(["--runs", str(runs)] if runs != _RUNS else [])]
     options += [part for pair in data for part in ("--data", pair)]
     return shlex.join(["fedjob", "run", str(job), *options, *(["--metrics"] if metrics else [])])
 
