@@ -73,17 +73,16 @@ def _read(source: str) -> bytes:
         with Path(source).open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise JobFileError(source, [Problem(f"cannot be read: {error.strerror}{_namesake(source)}")]) from None
+        meant = _namesake(Path(source)) if isinstance(error, FileNotFoundError) else ""
+        raise JobFileError(source, [Problem(f"cannot be read: {error.strerror}{meant}")]) from None
     if len(data) > MAX_FILE_BYTES:
         raise JobFileError(source, [Problem(f"too large, allowed: at most {MAX_FILE_BYTES} bytes")])
     return data
 
 
-def _namesake(source: str) -> str:
+def _namesake(missing: Path) -> str:
     """The file that was probably meant: of the same name, in another format."""
-    others = [
-        path for suffix in READERS if (path := Path(source).with_suffix(suffix)) != Path(source) and path.is_file()
-    ]
+    others = [path for suffix in READERS if missing.name and (path := missing.with_suffix(suffix)).is_file()]
     return f"; did you mean {others[0]}?" if others else ""
 
 
