@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedjob.errors import StateError
-from fedjob.journal import Journal
+from fedjob.journal import Journal, accepted, forget, put_by
 
 EVENTS: list[dict[str, Any]] = [
     {"ask": ["Train", 0], "sites": ["a", "b"]},
@@ -194,3 +194,32 @@ def test_a_line_that_is_whole_and_no_record_is_an_error_that_names_it(tmp_path: 
     (tmp_path / "journal.jsonl").write_text(f"{zlib.crc32(text.encode()):08x} {text}\n")
     with pytest.raises(StateError, match=r"journal\.jsonl: line 1 cannot be read"):
         Journal(tmp_path)
+
+
+def test_what_a_closed_round_had_accepted_is_known_until_it_is_forgotten(tmp_path: Path) -> None:
+    folder = tmp_path / "round-000003"
+    journal = Journal(folder)
+    journal.append("accepted", ask=["Train", 0], site="a", upload="x")
+    journal.append("out", ask=["Train", 0], site="b", upload="y")
+    journal.append("accepted", ask=["Evaluate", 1], site="b", upload="z")
+    journal.close()
+    assert accepted(tmp_path) == frozenset(), "the round is still open"
+    put_by(folder)
+    assert list(folder.iterdir()) == []
+    put_by(folder)  # once more, after a kill
+    assert accepted(tmp_path) == {("Train", 0, "a", "x"), ("Evaluate", 1, "b", "z")}
+    forget(tmp_path)
+    assert accepted(tmp_path) == frozenset()
+    forget(tmp_path)
+
+
+def test_a_damaged_journal_of_a_closed_round_is_told_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(tmp_path)
+    (tmp_path / "journal.jsonl").rename(tmp_path / "closed.jsonl")
+    with (tmp_path / "closed.jsonl").open("r+b") as file:
+        file.write(b"damaged")
+    assert accepted(tmp_path) == frozenset()
+    (line,) = caplog.messages
+    assert line == f"what the last round had accepted is not known: {tmp_path / 'closed.jsonl'}: line 1 is damaged"

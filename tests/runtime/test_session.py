@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fedjob import journal
 from fedjob import wire_pb2 as wire
 from fedjob.errors import PeerFailed
 from fedjob.journal import Journal
@@ -139,14 +138,6 @@ def test_an_answer_whose_verdict_was_lost_is_accepted_again_when_its_round_is_ov
     assert verdict("a", "sent") == "accepted: True"
     assert verdict("a", "another") == verdict("b", "sent") == verdict("a", "sent", "Evaluate") == "PastRound"
     assert [path.name for path in tmp_path.glob("round-*")] == ["round-000001"]
-
-
-def test_a_damaged_journal_of_a_round_that_is_over_stops_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "closed.jsonl").write_text("damaged\n{}\n")
-    assert journal.accepted(tmp_path) == frozenset()
-    assert "closed.jsonl: line 1 is damaged" in caplog.text
 
 
 def test_a_site_leaves_as_it_has_heard_of_the_end_and_is_not_lost() -> None:
