@@ -14,7 +14,7 @@ from typing import Any
 
 from fedjob.api.limits import REPORT_NAMES
 from fedjob.outcome import Outcome
-from fedjob.quantities import binary_unit, bytes_text, seconds_text
+from fedjob.quantities import binary_unit, bytes_text, names_text, plural, seconds_text
 from fedjob.records import LoggedValue, SiteRound
 from fedjob.text import one_line
 
@@ -73,8 +73,30 @@ def _score_chart(outcome: Outcome, metric: str) -> Chart:
         final = _number(outcome.evaluation.metrics[metric])
         data.append(_final_point(end, final))
         keys.insert(1, Key("◉", "--ink", "final model"))
-    layout = {"xaxis": _round_axis(end), "yaxis": {"automargin": True}}
-    return Chart(metric, "", tuple(keys), {"data": data, "layout": layout})
+    last = end if outcome.evaluation else max(end - 1, 1)
+    layout = {"xaxis": _round_axis(last), "yaxis": _value_axis(data)}
+    sent = [
+        (name, site.metrics[metric])
+        for _, each in points
+        for name, site in each.sites.items()
+        if metric in site.metrics
+    ]
+    return Chart(metric, _gaps(sent), tuple(keys), {"data": data, "layout": layout})
+
+
+def _gaps(sent: Sequence[tuple[str, float]]) -> str:
+    """Why a curve has gaps, or there is none: values that are no finite numbers, and whose they are. sent: site, value."""
+    whose = sorted({site for site, value in sent if not math.isfinite(value)})
+    if not whose:
+        return ""
+    number = sum(not math.isfinite(value) for _, value in sent)
+    return f"{number} of {plural(len(sent), 'value')} NaN or infinite: {names_text(whose)}"
+
+
+def _value_axis(data: Sequence[Trace]) -> dict[str, Any]:
+    """The axis of values; without marks where there is none to show."""
+    empty = all(y is None for trace in data for y in trace["y"])
+    return {"automargin": True, **({"showticklabels": False, "range": [0, 1]} if empty else {})}
 
 
 def final_position(outcome: Outcome) -> int:
@@ -139,7 +161,7 @@ def logged_charts(outcome: Outcome) -> list[Chart]:
     for value in outcome.logged:
         series.setdefault((value.key, value.site), []).append(value)
     most = max(_POINTS_PER_CHART // max(len(outcome.sites), 1), 40)
-    layout = {"xaxis": _round_axis(final_position(outcome)), "yaxis": {"automargin": True}}
+    end = final_position(outcome)
     charts = []
     for key in outcome.logged_keys[: REPORT_NAMES.value]:
         data = [
@@ -151,7 +173,11 @@ def logged_charts(outcome: Outcome) -> list[Chart]:
         if len(outcome.sites) > _COLOURED_SITES:
             data.append(_mean_line([value for value in outcome.logged if value.key == key]))
             keys.insert(0, Key("━", "--ink", "mean of a round"))
-        charts.append(Chart(key, "", tuple(keys), {"data": data, "layout": layout}, height=260))
+        layout = {"xaxis": _round_axis(end), "yaxis": _value_axis(data)}
+        note = _gaps(
+            [(site, value.value) for (name, site), values in series.items() if name == key for value in values]
+        )
+        charts.append(Chart(key, note, tuple(keys), {"data": data, "layout": layout}, height=260))
     return charts
 
 

@@ -328,6 +328,33 @@ def test_values_that_are_no_numbers_leave_a_gap(tmp_path: Path) -> None:
     assert "NaN" in page.text
 
 
+def score_chart(folder: Path, *rounds: RoundRecord) -> charts.Chart:
+    """The one chart of a run's scores."""
+    folder.mkdir()
+    append(folder / HISTORY_FILE, *rounds)
+    (chart,) = charts.score_charts(read_outcome(folder))
+    return chart
+
+
+def test_a_chart_says_whose_values_are_no_numbers_and_has_no_marks_without_any(tmp_path: Path) -> None:
+    sites = {"a": SiteRound(metrics={"loss": math.nan}), "b": SiteRound(metrics={"loss": math.inf})}
+    chart = score_chart(tmp_path / "empty", RoundRecord(0, sites=sites, metrics={}))
+    assert chart.note == "2 of 2 values NaN or infinite: a, b"
+    assert chart.figure["layout"]["yaxis"]["showticklabels"] is False
+    one = RoundRecord(0, sites={"a": SiteRound(metrics={"loss": 0.5})}, metrics={"loss": 0.5})
+    chart = score_chart(tmp_path / "whole", one)
+    assert chart.note == ""
+    assert "showticklabels" not in chart.figure["layout"]["yaxis"]
+
+
+def test_the_axis_of_rounds_ends_with_the_last_thing_on_it(tmp_path: Path) -> None:
+    one = RoundRecord(0, sites={"a": SiteRound(metrics={"loss": 0.5})}, metrics={"loss": 0.5})
+    chart = score_chart(tmp_path / "trained", one)
+    assert chart.figure["layout"]["xaxis"]["range"][1] < 2
+    chart = score_chart(tmp_path / "evaluated", one, replace(one, kind="Evaluate", round=1))
+    assert 2 < chart.figure["layout"]["xaxis"]["range"][1] < 3
+
+
 def test_a_long_log_is_thinned_and_keeps_its_spike(tmp_path: Path) -> None:
     folder = tmp_path / "digits-01"
     folder.mkdir()
