@@ -50,7 +50,7 @@ def main(sample: int, seed: int) -> None:
 
 def _speak_plainly() -> None:
     """What pytest says before the first mutant goes straight to the log, where a failure can be read; no spinner."""
-    mutmut.CatchOutput.start = lambda self: None  # type: ignore[method-assign] # noqa: ARG005
+    mutmut.CatchOutput.start = lambda self: None  # type: ignore[method-assign, unused-ignore] # noqa: ARG005
     vars(mutmut)["print_stats"] = lambda *_, **__: None
 
 
