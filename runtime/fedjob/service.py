@@ -16,6 +16,7 @@ from .chunks import ACK_EVERY, CHUNK_BYTES
 from .errors import IdentityError, TransportError
 from .frames import Piece
 from .identity import admit
+from .quantities import plural
 from .reception import Reception
 from .records import LoggedValue, append
 from .roster import Push
@@ -74,7 +75,7 @@ class JobService:
             reader.cancel()
             self._reception.lost(site, push)
             if dropped := self._dropped.pop(site, 0):
-                log.warning("%s: %d logged values were dropped; docs/limits.md says how many are kept", site, dropped,
+                log.warning("%s: %s dropped; docs/limits.md says how many are kept", site, plural(dropped, "logged value"),
                             extra={"site": site})  # fmt: skip
 
     async def _read(self, site: str, push: Push, events: AsyncIterator[wire.Upward]) -> None:

@@ -38,7 +38,7 @@ from .frames import Piece
 from .identity import Credentials
 from .incoming import Incoming
 from .orders import checked
-from .quantities import round_text
+from .quantities import plural, round_text
 from .tally import ClientTally
 from .transport import Channel, Gone, PermissionDenied
 from .values import legible
@@ -247,7 +247,7 @@ class Uplink:
         self._thread.join(timeout=flush if farewell is not None and self._broken is None else 0.2)
         self._channel.close()
         if lost := sum(event.HasField("value") for event in _rest(self._line)):
-            log.warning("%d logged values did not reach the server: it had ended, or was away", lost)
+            log.warning("%s did not reach the server: it had ended, or was away", plural(lost, "logged value"))
 
     def _hold_line(self) -> None:
         backoff = 0.1

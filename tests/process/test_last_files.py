@@ -162,7 +162,8 @@ def test_what_a_script_did_wrong_comes_with_the_next_step(host: Callable[..., Ho
     run = without_server(host)
     write_status(run.folder / STATUS_FILE, run.first_status())
     site = run.processes["a"]
-    assert supervision._left_early(run, site).endswith("call fedjob.init(...), then loop while fedjob.is_running()")
+    step = "call fedjob.init(), then receive and send in `while fedjob.is_running()`"
+    assert supervision._left_early(run, site) == f"the script ended without training: {step}"
     site.said = 0
     (run.folder / "logs" / "a.log").write_text("python: can't open file '/x/../train.py': [Errno 2] No such file\n")
     assert "; each site runs in a folder of its own, " in supervision._how(run, site, 2)

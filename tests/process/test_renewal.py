@@ -19,6 +19,7 @@ import pytest
 from chaos.proxy import Line
 from fedjob import config, identity, local
 from fedjob.errors import ServerLost
+from fedjob.last_words import said_last
 from fedjob.stored import file_digest
 from volumes import mount
 
@@ -253,7 +254,7 @@ def test_a_certificate_that_is_not_renewed_ends_in_an_error_that_names_it(
     codes = [script.wait(30) for script in us.scripts.values()]
     assert codes == [ServerLost.exit_code] * 2, run.story()
     for site in SITES:
-        last = run.log(site).strip().splitlines()[-1]
+        last = said_last(run.log(site))
         assert "serverLostSeconds" in last
         assert "certificate" in last
         assert "expired" in last

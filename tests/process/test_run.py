@@ -135,7 +135,11 @@ def test_a_runner_that_is_told_to_end_ends_as_with_ctrl_c(
     until: Callable[..., Any],
     left_of: Callable[[Job], dict[int, str]],
 ) -> None:
-    run = held(new_job, until)
+    before = signal.signal(number, signal.SIG_DFL)  # a suite behind nohup ignores it, and so would the runner
+    try:
+        run = held(new_job, until)
+    finally:
+        signal.signal(number, before)
     for _ in range(2):  # as when a terminal closes
         run.popen.send_signal(number)
     assert run.wait() == 130
