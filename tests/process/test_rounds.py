@@ -217,6 +217,22 @@ def test_a_job_ends_early_and_still_evaluates(
     assert [r.metrics["score"] for r in run.history] == [*scores, 7.0]
 
 
+def test_a_stop_metric_that_no_site_sends_is_a_condition_with_those_that_they_send(
+    host: Callable[..., Hosted], until: Callable[..., Any]
+) -> None:
+    run = host("a", workflow={"rounds": 2, "stopWhen": {"metric": "acuracy", "patienceRounds": 1}})
+    a = run.puppet("a")
+    a.offer(ZEROS)
+    answer(0, a, metrics={"accuracy": 0.5})
+    until(lambda: run.status.get("conditions"))
+    (condition,) = run.status["conditions"]
+    assert (condition["type"], condition["reason"]) == ("StopMetricMissing", "NotSent")
+    assert "accuracy" in condition["message"]
+    answer(1, a, metrics={"accuracy": 0.5})
+    assert_over(a)
+    assert run.wait() == 0
+
+
 def test_each_round_asks_as_many_sites_as_the_job_says(host: Callable[..., Hosted]) -> None:
     run = host("abcd", workflow={"rounds": 6, "clientsPerRound": 2, "quorum": 2, "seed": 3})
     puppets = {name: run.puppet(name) for name in "abcd"}
@@ -314,6 +330,18 @@ def test_without_any_initial_model_the_job_fails_by_name(host: Callable[..., Hos
         a.uplink.next_task(30)
     assert run.wait() == 1
     assert run.status["reason"] == "NoInitialModel"
+
+
+def test_an_initial_model_without_tensors_fails_the_job_by_name(host: Callable[..., Hosted]) -> None:
+    run = host("a", workflow={"rounds": 1})
+    a = run.puppet("a")
+    a.offer({})
+    with pytest.raises(
+        JobFailed, match="EmptyModel: the model that a offers has no tensors: there is nothing to train"
+    ):
+        a.uplink.next_task(30)
+    assert run.wait() == 1
+    assert run.status["reason"] == "EmptyModel"
 
 
 @pytest.mark.parametrize("initial", [{"path": "start.safetensors"}, {"object": "train:Start.state"}])
