@@ -22,6 +22,7 @@ import logging
 import os
 import time
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ def accepted(state: Path) -> frozenset[tuple[str, int, str, str]]:
     except (StateError, OSError) as e:  # it is asked for out of courtesy
         log.warning("what the last round had accepted is not known: %s", e)
         return frozenset()
+    return accepted_in(records)
+
+
+def accepted_in(records: Iterable[Mapping[str, Any]]) -> frozenset[tuple[str, int, str, str]]:
+    """Answers that these records accept, named as in `accepted`."""
     return frozenset((*r["ask"], r["site"], r["upload"]) for r in records if r["event"] == "accepted")
 
 

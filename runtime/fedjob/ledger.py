@@ -95,7 +95,7 @@ class Ledger:
         if self.journal:
             self.journal.close()
             journal.put_by(self.journal.folder)
-            self.accepted = journal.accepted(self.folder)
+            self.accepted = journal.accepted_in(self.journal.records)
             retire(self.journal.folder.iterdir(), self.spares)
             self.journal.folder.rmdir()
         for spool in self.spools.values():
