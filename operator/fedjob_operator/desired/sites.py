@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedjob.api import JobSpec
+from fedjob.quantities import names_text
 
 from ..observed import Observed, Raw, Site, SiteJob
 from .conditions import FALSE, TRUE, UNKNOWN, State
@@ -206,6 +207,4 @@ def _why(site: SiteView) -> str:
 
 def named(names: Iterable[str]) -> str:
     """A list for a sentence, cut at eight entries."""
-    listed = list(names)
-    more = f" and {len(listed) - _MAX_NAMED} more" if len(listed) > _MAX_NAMED else ""
-    return ", ".join(listed[:_MAX_NAMED]) + more
+    return names_text(list(names), _MAX_NAMED)
