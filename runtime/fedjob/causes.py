@@ -13,8 +13,9 @@ from .text import one_line
 
 _MOST_BYTES = 400
 _MOST_CAUSES = 5
+DEATHS = ("RestartBudgetExhausted", "SiteFailedByRule", "ScriptFailed", "ScriptEnded")  # how a script ended
 # That a site is gone, and who noticed: no reason of its own. Refusals are: "NotFinite: …" says what the words behind it do not.
-_FOLLOWS = ("PeerLost", "RestartBudgetExhausted", "SiteFailedByRule", "ScriptFailed", "ScriptEnded")
+_FOLLOWS = ("PeerLost", *DEATHS)
 
 
 def cause(why: str) -> str:

@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedjob.causes import cause
+from fedjob.causes import DEATHS, cause
 from fedjob.cli.summary import Summary
 from fedjob.outcome import read_outcome
 from fedjob.quantities import (
@@ -44,7 +44,6 @@ _SILENT_SECONDS = 5.0  # without news for this long, the view says so
 _SITES_IN_FULL = 16  # more than these are summed up, whatever the terminal's height
 _METRICS_IN_HEAD = 4
 _NOTES = 4
-_DEATHS = ("ScriptFailed", "ScriptEnded", "RestartBudgetExhausted", "SiteFailedByRule")
 
 _JOB_STYLE: Mapping[str, str] = {
     "Starting": "cyan",
@@ -211,7 +210,7 @@ def _changes(before: SiteStatus, now: SiteStatus, ended: bool) -> Iterator[str]:
     if now.state == before.state:
         return
     if now.state in ("Lost", "Refused", "Declined") or (now.state == "Left" and not ended):
-        died = now.message.startswith(_DEATHS) or (now.state == "Lost" and now.restarts > before.restarts)
+        died = now.message.startswith(DEATHS) or (now.state == "Lost" and now.restarts > before.restarts)
         if not died:
             yield now.state.lower() + (f": {cause(now.message)}" if now.message else "")
     elif before.state == "Absent" and now.state != "Left":
