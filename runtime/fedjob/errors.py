@@ -16,7 +16,7 @@ class FedJobError(Exception):
     exit_code: ClassVar[int] = 1
 
 
-def exit_code(work: Callable[[], object]) -> int:
+def exit_code_of(work: Callable[[], object]) -> int:
     """That of a process which does `work` and nothing else: 0, or 2 with the FedJobError that it raised on stderr."""
     try:
         work()

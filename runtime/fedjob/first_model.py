@@ -13,7 +13,7 @@ import stat
 import sys
 from pathlib import Path
 
-from .errors import ConfigError, exit_code
+from .errors import ConfigError, exit_code_of
 from .stored import replacing
 
 _BLOCK_BYTES = 1 << 20
@@ -35,7 +35,7 @@ def take(source: Path, target: Path) -> None:
 
 def main() -> int:
     """Take the file that the first argument names as the one that the second names; returns the exit code."""
-    return exit_code(lambda: take(Path(sys.argv[1]), Path(sys.argv[2])))
+    return exit_code_of(lambda: take(Path(sys.argv[1]), Path(sys.argv[2])))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from . import wire_pb2 as wire
 from .api.limits import CHUNK_FIELDS, SMALL_MESSAGE_BYTES
 from .errors import TransportError
-from .wire_text import read
+from .wire_text import read_message
 
 M = TypeVar("M", bound=Message)
 _PART, _OFFSET, _DIGEST, _DATA = 0x08, 0x10, 0x1A, 0x22  # field number << 3 | wire type, of wire.Chunk
@@ -74,7 +74,7 @@ def read_small(kind: type[M], message: bytes) -> M:
             f"the message {name} has {len(message)} bytes; allowed: {SMALL_MESSAGE_BYTES.value} without a chunk"
         )
     try:
-        return read(kind, message)
+        return read_message(kind, message)
     except Exception as e:  # noqa: BLE001 - the library's own error type is not public
         raise TransportError(f"the message {name} cannot be read: {e}") from None
 

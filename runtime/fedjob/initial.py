@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, exit_code
+from .errors import ConfigError, exit_code_of
 from .model import holds_tensors
 from .stored import write_values
 
@@ -47,7 +47,7 @@ def evaluate(name: str) -> Mapping[str, Any]:
 def main() -> int:
     """Write what the first argument names to the file that the second names; returns the exit code."""
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as for a script that lies here
-    return exit_code(lambda: write_values(Path(sys.argv[2]), evaluate(sys.argv[1])))
+    return exit_code_of(lambda: write_values(Path(sys.argv[2]), evaluate(sys.argv[1])))
 
 
 if __name__ == "__main__":

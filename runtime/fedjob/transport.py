@@ -45,7 +45,7 @@ from .chunks import CHUNK_BYTES, WINDOW_CHUNKS, Range  # noqa: E402
 from .errors import TransportError  # noqa: E402
 from .frames import Piece  # noqa: E402
 from .identity import Credentials, not_after  # noqa: E402
-from .wire_text import read  # noqa: E402
+from .wire_text import read_message  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -433,10 +433,10 @@ class _Connection:
         self.calls = 0
         self.channel = grpc.secure_channel(address, tls, options)
         self.attend = self.channel.stream_stream(
-            f"/{_SERVICE}/Attend", wire.Upward.SerializeToString, partial(read, wire.Downward)
+            f"/{_SERVICE}/Attend", wire.Upward.SerializeToString, partial(read_message, wire.Downward)
         )
         self.fetch = self.channel.unary_stream(f"/{_SERVICE}/Fetch", wire.Wanted.SerializeToString, frames.read_chunk)
-        self.submit = self.channel.stream_stream(f"/{_SERVICE}/Submit", None, partial(read, wire.Reply))
+        self.submit = self.channel.stream_stream(f"/{_SERVICE}/Submit", None, partial(read_message, wire.Reply))
 
 
 class PermissionDenied(TransportError):  # noqa: N818

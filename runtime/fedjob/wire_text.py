@@ -16,7 +16,7 @@ M = TypeVar("M", bound=Message)
 JSON = frozenset({"fedjob.v1.Announce.header"})  # whoever parses it judges what is in it
 
 
-def read(kind: type[M], data: bytes) -> M:
+def read_message(kind: type[M], data: bytes) -> M:
     """A message of this kind, its text harmless. Raises what the library raises for bytes that are none."""
     return harmless(kind.FromString(data))
 

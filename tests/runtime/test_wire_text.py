@@ -17,7 +17,7 @@ from fedjob import frames
 from fedjob import wire_pb2 as wire
 from fedjob.api.limits import SENTENCE
 from fedjob.text import one_line
-from fedjob.wire_text import JSON, read
+from fedjob.wire_text import JSON, read_message
 
 KINDS = [wire.DESCRIPTOR.message_types_by_name[name] for name in sorted(wire.DESCRIPTOR.message_types_by_name)]
 RUNTIME = Path(frames.__file__).parent
@@ -49,13 +49,13 @@ def texts(message: Message) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 @given(text=st.one_of(st.text(st.characters(codec="utf-8"), min_size=1), st.just("\x1b[2J\r\n" * 1000)))
 def test_every_text_of_every_message_is_one_harmless_line(kind: Descriptor, text: str) -> None:
-    for field, arrived in texts(read(GetMessageClass(kind), filled(kind, text).SerializeToString())):
+    for field, arrived in texts(read_message(GetMessageClass(kind), filled(kind, text).SerializeToString())):
         assert arrived == (text if field in JSON else one_line(text, SENTENCE.value))
 
 
 def test_what_is_harmless_arrives_as_it_was_sent() -> None:
     sent = wire.Downward(task=wire.Task(key=wire.Key(kind="Train", round=3), parts=[wire.Part(name="params", size=9)]))
-    assert read(wire.Downward, sent.SerializeToString()) == sent
+    assert read_message(wire.Downward, sent.SerializeToString()) == sent
     assert frames.read_small(wire.Announce, wire.Announce(declined="a\nb").SerializeToString()).declined == "a b"
 
 
