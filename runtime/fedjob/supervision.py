@@ -26,7 +26,6 @@ from .quantities import plural
 from .records import HISTORY_FILE, STATUS_FILE, Status, read_history, write_status
 from .restarts import Budget, End, delay_seconds, fitting, spend
 
-EXIT_INTERRUPTED = 130
 _SERVER_REFUSES, _SERVER_STOPPED = 2, 143  # exit codes of a server that is not started again
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT}  # may pass
 _CANNOT_START = 126

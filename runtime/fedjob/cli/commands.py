@@ -118,7 +118,7 @@ def _run(this: object, resume: bool, again: str) -> int:
         with showing(this.status):
             code = supervision.run_job(this, resume=resume)
     except KeyboardInterrupt:
-        code = supervision.EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
         if not this.folder.exists():  # it had not begun
             _say("interrupted")
             return code
