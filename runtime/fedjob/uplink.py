@@ -325,11 +325,7 @@ class Uplink:
                 if self._task is not None and self._task.key == key:
                     self._task = None
             elif event.HasField("end"):
-                self._ended = Ended(
-                    event.end.state,
-                    event.end.reason,
-                    event.end.message,
-                )
+                self._ended = Ended(event.end.state, event.end.reason, event.end.message)
             self._changed.notify_all()
 
     def _break(self, error: Exception) -> None:
